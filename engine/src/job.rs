@@ -1,0 +1,159 @@
+//! What the engine is asked to do, and what it tells while it does it.
+
+use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
+
+use buildr_manifest::{Event, JobPlan, Outcome, StageName, Trigger, VarName};
+use bytes::Bytes;
+use jiff::Timestamp;
+
+/// A name for one run of one job, unique for ever; it is on the labels of all that the run makes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RunId(String);
+
+impl RunId {
+    /// Takes 1 to 64 letters, digits, `-` and `_`; anything else is no name.
+    pub fn new(text: impl Into<String>) -> Option<Self> {
+        let text = text.into();
+        let fits = (1..=64).contains(&text.len())
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+        fits.then_some(Self(text))
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for RunId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A job before its manifest was read.
+#[derive(Clone, Debug)]
+pub struct JobRequest {
+    /// The name of this run.
+    pub run: RunId,
+    /// Where the project comes from.
+    pub source: SourceSpec,
+    /// The manifest's path in the project; none: the first of the usual names.
+    pub manifest_path: Option<PathBuf>,
+    /// What started the build.
+    pub trigger: Trigger,
+    /// Variables that win over the manifest's.
+    pub vars: Vec<(VarName, String)>,
+    /// The environment that a manifest may inherit from, already narrowed by the operator.
+    pub process_environment: BTreeMap<String, String>,
+    /// Facts for the build's own `BUILDR_*` variables.
+    pub identity: Identity,
+    /// Caps the manifest's timeout.
+    pub timeout: Option<Duration>,
+}
+
+/// What a build is told of itself.
+#[derive(Clone, Debug, Default)]
+pub struct Identity {
+    /// The build's number; none in a local run (`BUILDR_BUILD=local`).
+    pub build: Option<u64>,
+    /// The job, as `42.1`; none in a local run.
+    pub job: Option<String>,
+    /// The agent's name; none in a local run.
+    pub agent: Option<String>,
+}
+
+/// Where a project comes from.
+#[derive(Clone, Debug)]
+pub enum SourceSpec {
+    /// A folder of the user's, mounted as it is.
+    Folder(PathBuf),
+    /// A git repository; the project is checked out into a workspace of the run's own.
+    Git(GitSource),
+}
+
+/// A commit in a git repository. The texts are not trusted: the engine checks them before use.
+#[derive(Clone, Debug)]
+pub struct GitSource {
+    /// The repository's URL, or the scp-like form `user@host:path`.
+    pub url: String,
+    /// Which line of history.
+    pub reference: GitReference,
+    /// The full commit id; none: what the reference is at.
+    pub commit: Option<String>,
+}
+
+/// A line of history.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GitReference {
+    /// The remote's default branch.
+    Default,
+    /// A branch's short name.
+    Branch(String),
+    /// A tag's short name.
+    Tag(String),
+}
+
+/// A job whose project is here and whose manifest was read.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The request that it was made from.
+    pub request: JobRequest,
+    /// What to run.
+    pub plan: JobPlan,
+    /// The folder that becomes `/workspace`, absolute.
+    pub workspace: PathBuf,
+    /// The commit, where there is one.
+    pub commit: Option<String>,
+    /// The branch, where there is one.
+    pub branch: Option<String>,
+    /// The tag, where there is one.
+    pub tag: Option<String>,
+}
+
+/// What the engine tells while it works, in one order: whatever stands before an item in this
+/// stream happened before it.
+#[derive(Clone, Debug)]
+pub enum Item {
+    /// Something happened.
+    Event(Event),
+    /// A stage wrote something.
+    Output(Output),
+}
+
+/// A piece of a stage's output. The pieces of a stage follow each other without a gap.
+#[derive(Clone, Debug)]
+pub struct Output {
+    /// The stage.
+    pub stage: StageName,
+    /// Where in the stage's log it begins, in bytes.
+    pub offset: u64,
+    /// At most 256 KiB, cut anywhere.
+    pub data: Bytes,
+    /// When which byte was written: sparse, ascending.
+    pub times: Vec<(u64, Timestamp)>,
+}
+
+/// How a run of the engine ended; the same is in the stream's last event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finished {
+    /// How the job ended.
+    pub outcome: Outcome,
+}
+
+/// Who wants a job to end, and how soon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// Go on.
+    No,
+    /// End the stages with a grace, then clean up: the outcome is `canceled`.
+    Cancel {
+        /// Who asked for it.
+        by: String,
+    },
+    /// End everything at once, clean up. `canceled` as well.
+    Kill {
+        /// Who asked for it.
+        by: String,
+    },
+}

@@ -1,0 +1,133 @@
+//! What a running job reports, in order. The terminal and the farm show only what is in this
+//! stream and in the stages' logs.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{Outcome, StageName, StageState};
+
+/// One thing that happened to a job, with the time at which the engine saw it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// When, by the clock of the machine that runs the engine. For display only.
+    pub at: Timestamp,
+    /// What.
+    #[serde(flatten)]
+    pub kind: EventKind,
+}
+
+/// What happened. The order is: `JobStarted`, `SourceResolved`, `Planned`, `ContainerReady`, then
+/// per stage `StageStarted`, `StepStarted`..., `StageFinished`, at last `JobFinished`. A job that
+/// cannot go on jumps to `JobFinished`; stages that never ran have a `StageFinished` alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum EventKind {
+    /// The engine took the job up.
+    JobStarted,
+    /// The project is here, at this commit.
+    SourceResolved {
+        /// The full commit id; none for a folder that is not a git repository.
+        commit: Option<String>,
+        /// The branch, where there is one.
+        branch: Option<String>,
+        /// The tag, where there is one.
+        tag: Option<String>,
+    },
+    /// The manifest was read and is valid: this is what will run.
+    Planned {
+        /// The image of the build container.
+        image: String,
+        /// All stages in order, `prepare` first.
+        stages: Vec<StageName>,
+    },
+    /// Something that the user should know and that stops nothing.
+    Warning {
+        /// The text, maybe of several lines.
+        message: String,
+    },
+    /// An image is being pulled. Ephemeral: shown live, never stored.
+    PullProgress {
+        /// The image.
+        image: String,
+        /// Bytes had so far, over all layers known.
+        current: u64,
+        /// Bytes in all, over all layers known; 0 while unknown.
+        total: u64,
+    },
+    /// The build container is up and waits for stages.
+    ContainerReady {
+        /// The image as the manifest names it.
+        image: String,
+        /// The id of the image that was really used (`sha256:...`).
+        image_id: String,
+    },
+    /// A stage began.
+    StageStarted {
+        /// Which.
+        stage: StageName,
+    },
+    /// A step of a stage began; all output of the steps before it is in the log below `offset`.
+    StepStarted {
+        /// Which stage.
+        stage: StageName,
+        /// The step's index, from 0.
+        step: u32,
+        /// The entry of the script, as the manifest has it.
+        command: String,
+        /// Where in the stage's log the step's output begins, in bytes.
+        offset: u64,
+    },
+    /// A stage ended, or will never run.
+    StageFinished {
+        /// Which.
+        stage: StageName,
+        /// How.
+        state: StageState,
+        /// The length of the stage's log in bytes; 0 for one that never ran.
+        log_bytes: u64,
+        /// Wall-clock time from its start to its end; zero for one that never ran.
+        duration: Duration,
+        /// What it used up.
+        usage: Usage,
+    },
+    /// The job's end. Nothing follows.
+    JobFinished {
+        /// How it ended.
+        outcome: Outcome,
+        /// Wall-clock time since `JobStarted`.
+        duration: Duration,
+        /// How many containers were removed, or left to the daemon to remove.
+        containers_removed: u32,
+    },
+}
+
+/// What the processes of a stage used up, as far as it could be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// CPU time in user mode.
+    pub user_cpu: Duration,
+    /// CPU time in the kernel.
+    pub system_cpu: Duration,
+    /// The largest resident set of any one process, in bytes.
+    pub max_rss: u64,
+}
+
+impl EventKind {
+    /// The stage that it concerns and the offset in that stage's log before which all output must
+    /// have been shown for a reader to see things in their order. None where no stage is concerned.
+    pub fn position(&self) -> Option<(&StageName, u64)> {
+        match self {
+            Self::StageStarted { stage } => Some((stage, 0)),
+            Self::StepStarted { stage, offset, .. } => Some((stage, *offset)),
+            Self::StageFinished { stage, log_bytes, .. } => Some((stage, *log_bytes)),
+            _ => None,
+        }
+    }
+
+    /// True for what is shown live and never stored.
+    pub fn is_ephemeral(&self) -> bool {
+        matches!(self, Self::PullProgress { .. })
+    }
+}
