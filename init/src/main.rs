@@ -1,0 +1,3 @@
+//! The first process of a build container.
+
+fn main() {}
