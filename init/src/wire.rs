@@ -57,10 +57,21 @@ pub enum Order {
         /// Whose files: any uid where it is empty.
         from: Vec<u32>,
         /// The new owner.
-        to: Owner,
+        to: NewOwner,
     },
     /// End everything and exit.
     Exit,
+}
+
+/// Whom files are given to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NewOwner {
+    /// By number.
+    Ids(Owner),
+    /// `USER[:GROUP]` as in [`StageSpec::user`]; only init can look a name up in the container's
+    /// `/etc/passwd`.
+    Named(String),
 }
 
 /// A user and a group, by number.
