@@ -1,0 +1,11 @@
+//! End-to-end tests: the real programs, real Docker, real git, real processes. They need a Docker
+//! daemon and the images of `scripts/test-images`, and fail loudly where those are missing.
+
+mod harness;
+
+mod bad_input;
+mod farm;
+mod local;
+mod projects;
+mod registry;
+mod shells;
