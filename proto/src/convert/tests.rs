@@ -1,1 +1,4 @@
-//! Round trips and hostile values.
+//! Everything survives the wire, and nothing wrong gets in.
+
+mod hostile;
+mod round_trip;

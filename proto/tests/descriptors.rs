@@ -1,0 +1,74 @@
+//! Pins the protocol: programs of different versions talk to each other, so a field never gets
+//! another number or type. A change that only adds is accepted with `INSTA_UPDATE=always`; one that
+//! changes or removes a line of the snapshot needs `reserved` in the `.proto` file.
+
+use std::fmt::Write;
+
+use prost::Message;
+use prost_types::{
+    DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorSet, ServiceDescriptorProto,
+};
+
+#[test]
+fn no_field_value_or_call_ever_changes() {
+    let files = FileDescriptorSet::decode(buildr_proto::DESCRIPTORS).unwrap().file;
+    let mut text = String::new();
+    for file in files.iter().filter(|file| file.package() == "buildr.v1") {
+        file.service.iter().for_each(|service| write_service(&mut text, service));
+        file.message_type.iter().for_each(|message| write_message(&mut text, "", message));
+        file.enum_type.iter().for_each(|values| write_enum(&mut text, "", values));
+    }
+    let mut lines: Vec<_> = text.lines().collect();
+    lines.sort_unstable();
+    insta::assert_snapshot!(lines.join("\n"));
+}
+
+fn write_service(text: &mut String, service: &ServiceDescriptorProto) {
+    for call in &service.method {
+        let stream = |streams| if streams { "stream " } else { "" };
+        writeln!(
+            text,
+            "rpc {}.{}({}{}) -> {}{}",
+            service.name(),
+            call.name(),
+            stream(call.client_streaming()),
+            call.input_type(),
+            stream(call.server_streaming()),
+            call.output_type(),
+        )
+        .unwrap();
+    }
+}
+
+fn write_message(text: &mut String, prefix: &str, message: &DescriptorProto) {
+    let name = format!("{prefix}{}", message.name());
+    writeln!(text, "message {name}").unwrap();
+    for field in &message.field {
+        writeln!(text, "message {name} {:3} {}", field.number(), describe(message, field)).unwrap();
+    }
+    for range in &message.reserved_range {
+        writeln!(text, "message {name} {:3} reserved to {}", range.start(), range.end() - 1).unwrap();
+    }
+    let prefix = format!("{name}.");
+    message.nested_type.iter().for_each(|nested| write_message(text, &prefix, nested));
+    message.enum_type.iter().for_each(|values| write_enum(text, &prefix, values));
+}
+
+fn describe(message: &DescriptorProto, field: &FieldDescriptorProto) -> String {
+    let label = field.label().as_str_name().trim_start_matches("LABEL_").to_lowercase();
+    let kind = field.r#type().as_str_name().trim_start_matches("TYPE_").to_lowercase();
+    let of = field.type_name.as_deref().map(|name| format!(" {name}")).unwrap_or_default();
+    let presence = match field.oneof_index {
+        Some(_) if field.proto3_optional() => " with presence".to_owned(),
+        Some(index) => format!(" in oneof {}", message.oneof_decl[index as usize].name()),
+        None => String::new(),
+    };
+    format!("{}: {label} {kind}{of}{presence}", field.name())
+}
+
+fn write_enum(text: &mut String, prefix: &str, values: &EnumDescriptorProto) {
+    let name = format!("{prefix}{}", values.name());
+    for value in &values.value {
+        writeln!(text, "enum {name} {:3} {}", value.number(), value.name()).unwrap();
+    }
+}
