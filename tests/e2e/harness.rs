@@ -175,7 +175,8 @@ fn exit_code(status: ExitStatus) -> i32 {
 /// A command that must succeed; its standard output.
 #[track_caller]
 pub(crate) fn must(program: &str, args: &[&str]) -> String {
-    let output = Command::new(program).args(args).output().unwrap_or_else(|error| panic!("{program}: {error}"));
+    let output =
+        Command::new(program).args(args).output().unwrap_or_else(|error| panic!("{program}: {error}"));
     assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
 }
@@ -324,8 +325,12 @@ pub(crate) struct Farm {
 impl Farm {
     /// An orchestrator alone.
     pub(crate) fn without_agents() -> Self {
-        let mut farm =
-            Self { home: Home::new(), address: "127.0.0.1:0".to_owned(), agents: Vec::new(), orchestrator: None };
+        let mut farm = Self {
+            home: Home::new(),
+            address: "127.0.0.1:0".to_owned(),
+            agents: Vec::new(),
+            orchestrator: None,
+        };
         farm.start_orchestrator(&[]);
         farm
     }

@@ -1,0 +1,203 @@
+//! `buildr run`: what it prints, how it ends, and that it leaves nothing behind.
+
+use std::process::Command;
+
+use rustix::process::Signal;
+
+use crate::{
+    harness::{
+        BUSYBOX, DEBIAN, Home, OwnImage, Process, Project, containers, manifest, must, no_container_of,
+    },
+    shells::lines_of,
+};
+
+#[test]
+fn prepare_comes_first_and_what_it_does_stays() {
+    let text = format!(
+        "image: '{BUSYBOX}'\nenvironment:\n  inherit: false\n  vars:\n    - FOO=BAR\n    - SPACED=a b=c $X\nstages:\n  - build\n  - deploy\n\
+         prepare:\n  script:\n    - echo tool > /bin/tool\nbuild:\n  script: cat /bin/tool > artifact\ndeploy:\n  script:\n    - cat artifact\n    - echo \"$FOO/$SPACED\"\n    - pwd\n"
+    );
+    let project = Project::with_manifest(&text);
+    let finished = Home::new().run(&project).expect_code(0);
+    assert_eq!(lines_of(&finished.out(), "deploy"), ["tool", "BAR/a b=c $X", "/workspace"]);
+    assert!(project.path().join("artifact").exists(), "the project is mounted read-write");
+}
+
+#[test]
+fn prepare_alone_is_a_build() {
+    let text = format!("image: {BUSYBOX}\nprepare:\n  script: [echo alone]\n");
+    let finished = Home::new().run(&Project::with_manifest(&text)).expect_code(0);
+    assert_eq!(lines_of(&finished.out(), "prepare"), ["alone"]);
+}
+
+#[test]
+fn after_the_first_failure_no_stage_runs() {
+    let text = manifest(BUSYBOX, &[("a", &["echo a"]), ("b", &["exit 9"]), ("c", &["echo c"])]);
+    let project = Project::with_manifest(&text);
+    let home = Home::new();
+    let finished = home.run(&project).expect_code(1);
+    assert!(!finished.out().contains("[c] c"));
+    for part in ["exit 9", "exit code 9", "not reached"] {
+        assert!(
+            finished.stderr.contains(part) || finished.out().contains(part),
+            "{part}: {}",
+            finished.stderr
+        );
+    }
+    home.call(&["run", "--propagate", project.path().to_str().unwrap()]).expect_code(9);
+}
+
+#[test]
+fn a_timeout_ends_the_job() {
+    let text = format!(
+        "timeout: 1s\n{}",
+        manifest(BUSYBOX, &[("a", &["echo begun", "sleep 600"]), ("b", &["echo b"])])
+    );
+    let finished = Home::new().run(&Project::with_manifest(&text)).expect_code(5);
+    assert!(finished.stderr.contains("timed out"), "{}", finished.stderr);
+    assert!(!finished.out().contains("[b] b"));
+}
+
+#[test]
+fn inherited_variables_are_those_that_the_manifest_asks_for() {
+    let script = "  script: ['echo \"$GIVEN,$OTHER,$BUILDR_SECRET,$HOME\"']\n";
+    let with = |environment: &str| format!("image: {BUSYBOX}\n{environment}stages: [a]\na:\n{script}");
+    let mut home = Home::new();
+    home.set("GIVEN", "given");
+    home.set("OTHER", "other");
+    home.set("BUILDR_SECRET", "never");
+    let says =
+        |text: &str| lines_of(&home.run(&Project::with_manifest(text)).expect_code(0).out(), "a").join("");
+    assert_eq!(says(&with("")), ",,,/root");
+    assert_eq!(says(&with("environment:\n  vars: [GIVEN]\n")), "given,,,/root");
+    assert_eq!(says(&with("environment:\n  inherit: true\n")), "given,other,,/root");
+}
+
+#[test]
+fn the_docker_socket_is_there() {
+    let finished =
+        Home::new().run(&Project::with_script(BUSYBOX, &["test -S /var/run/docker.sock && echo there"]));
+    assert_eq!(lines_of(&finished.expect_code(0).out(), "test"), ["there"]);
+}
+
+#[test]
+fn git_works_inside() {
+    let project = Project::with_script(
+        DEBIAN,
+        &["git describe --always", "git log --oneline | wc -l", "git status --short"],
+    );
+    let commit = project.git(&["rev-parse", "--short", "HEAD"]);
+    let finished = Home::new().run(&project).expect_code(0);
+    assert_eq!(lines_of(&finished.out(), "test"), [commit.as_str(), "1"]);
+    // A clean clone of HEAD leaves the folder alone and has what is committed only.
+    project.write("dirty", "x");
+    let clean = Home::new().call(&["run", "--clean", project.path().to_str().unwrap()]).expect_code(0);
+    assert_eq!(lines_of(&clean.out(), "test"), [commit.as_str(), "1"]);
+}
+
+#[test]
+fn a_folder_outside_git_can_be_built() {
+    let project = Project::folder(&[(
+        ".buildr.yml",
+        &manifest(BUSYBOX, &[("a", &["echo \"<${BUILDR_COMMIT-unset}>\""])]),
+    )]);
+    assert_eq!(lines_of(&Home::new().run(&project).expect_code(0).out(), "a"), ["<unset>"]);
+}
+
+#[test]
+fn interrupting_cleans_up() {
+    for signal in [Signal::INT, Signal::TERM] {
+        let image = OwnImage::of(BUSYBOX);
+        let project = Project::with_script(&image.0, &["echo begun", "sleep 600"]);
+        let home = Home::new();
+        let run = home.start(&["run", project.path().to_str().unwrap()]);
+        run.line("begun");
+        run.signal(signal);
+        run.wait().expect_code(3);
+        no_container_of(&image.0);
+    }
+}
+
+#[test]
+fn interrupting_twice_kills_what_ignores_the_first() {
+    let image = OwnImage::of(BUSYBOX);
+    let project = Project::with_script(&image.0, &["trap '' TERM; echo begun", "while :; do sleep 1; done"]);
+    let home = Home::new();
+    let run = home.start(&["run", project.path().to_str().unwrap()]);
+    run.line("begun");
+    run.signal(Signal::INT);
+    crate::harness::eventually("the first interrupt is answered", || {
+        run.stderr().contains("again").then_some(())
+    });
+    run.signal(Signal::INT);
+    run.wait().expect_code(3);
+    no_container_of(&image.0);
+}
+
+#[test]
+fn a_run_that_is_killed_leaves_no_container() {
+    let image = OwnImage::of(BUSYBOX);
+    let project = Project::with_script(&image.0, &["echo begun", "sleep 600"]);
+    let home = Home::new();
+    let run = home.start(&["run", project.path().to_str().unwrap()]);
+    run.line("begun");
+    assert_eq!(containers(&image.0).len(), 1);
+    run.signal(Signal::KILL);
+    run.wait();
+    no_container_of(&image.0);
+}
+
+#[test]
+fn a_terminal_that_goes_away_leaves_no_container() {
+    let image = OwnImage::of(BUSYBOX);
+    let project = Project::with_script(&image.0, &["echo begun", "sleep 600"]);
+    let home = Home::new();
+    // `script` gives the program a terminal of its own; ending `script` hangs that terminal up.
+    let inner = format!("{} run {}", env!("CARGO_BIN_EXE_buildr"), project.path().display());
+    let terminal = Process::start(home.program("script", &["-qefc", &inner, "/dev/null"]));
+    terminal.line("begun");
+    terminal.signal(Signal::KILL);
+    terminal.wait();
+    no_container_of(&image.0);
+}
+
+#[test]
+fn output_into_a_closed_pipe_ends_quietly_and_cleans_up() {
+    let image = OwnImage::of(BUSYBOX);
+    let project = Project::with_script(
+        &image.0,
+        &["i=0; while [ $i -lt 100000 ]; do echo line $i; i=$((i+1)); done", "sleep 1"],
+    );
+    let home = Home::new();
+    let line = format!("{} run {} | head -n 3", env!("CARGO_BIN_EXE_buildr"), project.path().display());
+    let finished = Process::start(home.program("bash", &["-c", &line])).wait();
+    assert!(!finished.stderr.contains("panicked"), "{}", finished.stderr);
+    no_container_of(&image.0);
+}
+
+#[test]
+fn json_is_one_object_per_line() {
+    let project = Project::with_script(BUSYBOX, &["echo hi"]);
+    let finished = Home::new().call(&["run", "--json", project.path().to_str().unwrap()]).expect_code(0);
+    let objects: Vec<serde_json::Value> =
+        finished.out().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let last = objects.last().unwrap();
+    assert_eq!(last["event"], "job_finished", "{last}");
+    assert_eq!(last["outcome"]["outcome"], "passed");
+}
+
+#[test]
+fn the_programs_help_names_examples() {
+    for program in ["buildr", "buildr-agent", "buildr-orchestrator"] {
+        let path = match program {
+            "buildr" => env!("CARGO_BIN_EXE_buildr"),
+            "buildr-agent" => env!("CARGO_BIN_EXE_buildr-agent"),
+            _ => env!("CARGO_BIN_EXE_buildr-orchestrator"),
+        };
+        let help = must(path, &["--help"]);
+        assert!(help.contains("Examples"), "{program}: {help}");
+        assert!(must(path, &["--version"]).starts_with(program));
+    }
+    let status = Command::new(env!("CARGO_BIN_EXE_buildr")).arg("nonsense").output().unwrap().status;
+    assert_eq!(status.code(), Some(2));
+}
