@@ -5,8 +5,6 @@
 //! whole build), so a cargo of its own builds it, in a target folder of its own. It needs nothing
 //! from the network: whatever init depends on, the engine depends on too.
 
-#![expect(clippy::print_stdout, reason = "that is how a build script talks to cargo")]
-
 use std::{
     env,
     path::{Path, PathBuf},

@@ -193,6 +193,12 @@ pub enum EndCause {
     Signal(i32),
     /// It wrote more than it may.
     LogLimit,
+    /// Its output could not be written down, as on a full disk; what is in the log is whole up to
+    /// its end.
+    LogFailed {
+        /// What went wrong, for people.
+        reason: String,
+    },
     /// The shell could not be started: no such program, no such user, no such directory.
     CannotStart {
         /// What is wrong, for people.
