@@ -1,1 +1,3 @@
 //! buildr orchestrator
+pub mod core;
+pub mod store;

@@ -1,0 +1,311 @@
+//! Builds, jobs and attempts as they are in memory while they are not finished.
+
+use std::collections::BTreeMap;
+
+use buildr_manifest::{Event, EventKind, Outcome, StageName, StageState};
+use buildr_proto::{
+    AgentId, AttemptId, InstanceId,
+    build::{BuildSpec, BuildState, Stage, StageProgress},
+    limits::MAX_STAGES,
+};
+use jiff::Timestamp;
+
+use super::{
+    input::LogVerdict,
+    record::{AttemptRow, AttemptState, BuildRow, JobRow, StageRow},
+};
+
+/// The longest command that is kept to be shown again when its step fails.
+const MAX_COMMAND: usize = 4 << 10;
+
+/// A build that has no outcome yet.
+///
+/// ```text
+/// queued ──first acceptance──▶ running ──all jobs finished──▶ finished(outcome)
+///    └──────────cancel, expiry, loss───────────────────────────────▲
+/// ```
+#[derive(Clone, Debug)]
+pub struct Build {
+    /// What was asked for.
+    pub spec: BuildSpec,
+    /// What is stored of it; its state is always derived from the jobs.
+    pub row: BuildRow,
+    /// Its idempotency key.
+    pub key: String,
+    /// The jobs; their index is the place here plus one.
+    pub jobs: Vec<Job>,
+}
+
+/// A job.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// Its index in the build, from 1.
+    pub index: u32,
+    /// The labels that its agent must have.
+    pub labels: BTreeMap<String, String>,
+    /// How many attempts were lost.
+    pub losses: u32,
+    /// When it was queued, for the last time.
+    pub queued_at: Timestamp,
+    /// The current or last accepted attempt.
+    pub last_attempt: Option<AttemptId>,
+    /// Where it stands.
+    pub state: JobState,
+}
+
+/// Where a job stands.
+///
+/// ```text
+/// queued ──offer──▶ held ──final report──▶ finished(outcome)
+///    ▲                │  └──lost after a stage began──▶ finished(agent_lost)
+///    └──void, lost────┘
+/// queued ──cancel, queue limit──▶ finished(canceled, expired)
+/// ```
+#[derive(Clone, Debug)]
+pub enum JobState {
+    /// It waits for a slot.
+    Queued {
+        /// Since when.
+        since: Timestamp,
+    },
+    /// An agent has it, or an offer for it.
+    Held(Box<Attempt>),
+    /// It has its outcome.
+    Finished(Outcome),
+}
+
+/// An attempt that is current.
+///
+/// ```text
+/// offered ──accept──▶ accepted ──first stage──▶ running ──final report──▶ finished
+///    │                   ├─────────final report─────────────────────────────▲
+///    │                   ├──hand back──▶ void (job queued again)
+///    │                   └──lost──▶ lost (job queued again)    running ──lost──▶ lost (agent_lost)
+///    └──10 s, decline, agent gone, cancel──▶ void (job queued again, or canceled)
+/// ```
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    /// Its id.
+    pub id: AttemptId,
+    /// Whose it is, for life.
+    pub agent: AgentId,
+    /// The agent's name.
+    pub agent_name: String,
+    /// The agent's process whose it is now.
+    pub instance: InstanceId,
+    /// How far it is.
+    pub phase: Phase,
+}
+
+/// How far a current attempt is.
+#[derive(Clone, Debug)]
+pub enum Phase {
+    /// The agent was asked.
+    Offered,
+    /// The agent has it, and no stage has begun.
+    Accepted(Progress),
+    /// A stage has begun.
+    Running(Progress),
+}
+
+/// What an agent has reported of an attempt.
+#[derive(Clone, Debug)]
+pub struct Progress {
+    /// When it was accepted.
+    pub accepted_at: Timestamp,
+    /// How many events were reported.
+    pub events: u64,
+    /// How the job ended on the agent.
+    pub outcome: Option<Outcome>,
+    /// The stages, in order.
+    pub stages: Vec<StageRow>,
+    /// In how many heartbeats in a row the agent did not name it.
+    pub unnamed: u32,
+}
+
+impl Build {
+    /// Where it stands, from its jobs.
+    pub fn state(&self) -> BuildState {
+        if let Some(outcome) = self.outcome() {
+            BuildState::Finished(outcome)
+        } else if self.row.started_at.is_some() {
+            BuildState::Running
+        } else {
+            BuildState::Queued
+        }
+    }
+
+    /// Its outcome once all jobs have one: the first that is no success; else passed, if any passed.
+    fn outcome(&self) -> Option<Outcome> {
+        let outcomes: Option<Vec<&Outcome>> = self
+            .jobs
+            .iter()
+            .map(|job| match &job.state {
+                JobState::Finished(outcome) => Some(outcome),
+                _ => None,
+            })
+            .collect();
+        let outcomes = outcomes?;
+        let decisive = outcomes
+            .iter()
+            .find(|outcome| !outcome.is_success())
+            .or_else(|| outcomes.iter().find(|outcome| matches!(outcome, Outcome::Passed)))
+            .or_else(|| outcomes.first());
+        decisive.map(|outcome| (*outcome).clone())
+    }
+
+    /// The row of one of its jobs.
+    pub fn job_row(&self, place: usize) -> JobRow {
+        let Job { index, labels, losses, queued_at, last_attempt, state } = &self.jobs[place];
+        let state = match state {
+            JobState::Finished(outcome) => BuildState::Finished(outcome.clone()),
+            JobState::Held(attempt) if attempt.progress().is_some() => BuildState::Running,
+            _ => BuildState::Queued,
+        };
+        JobRow {
+            build: self.row.number,
+            index: *index,
+            state,
+            labels: labels.clone(),
+            losses: *losses,
+            queued_at: *queued_at,
+            attempt: *last_attempt,
+        }
+    }
+}
+
+impl Attempt {
+    /// What was reported; none for an offer.
+    pub fn progress(&self) -> Option<&Progress> {
+        match &self.phase {
+            Phase::Offered => None,
+            Phase::Accepted(progress) | Phase::Running(progress) => Some(progress),
+        }
+    }
+
+    /// As [`Attempt::progress`], to change it.
+    pub fn progress_mut(&mut self) -> Option<&mut Progress> {
+        match &mut self.phase {
+            Phase::Offered => None,
+            Phase::Accepted(progress) | Phase::Running(progress) => Some(progress),
+        }
+    }
+
+    /// Its row; none for an offer, which is not recorded.
+    pub fn row(&self, build: &BuildRow, job: u32) -> Option<AttemptRow> {
+        let (progress, state) = match &self.phase {
+            Phase::Offered => return None,
+            Phase::Accepted(progress) => (progress, AttemptState::Accepted),
+            Phase::Running(progress) => (progress, AttemptState::Running),
+        };
+        Some(AttemptRow {
+            id: self.id,
+            build: build.number,
+            job,
+            agent: self.agent.clone(),
+            agent_name: self.agent_name.clone(),
+            instance: self.instance,
+            state,
+            events: progress.events,
+            outcome: progress.outcome.clone(),
+            accepted_at: progress.accepted_at,
+            ended_at: None,
+        })
+    }
+}
+
+impl Progress {
+    /// That of an attempt that was accepted just now.
+    pub fn new(accepted_at: Timestamp) -> Self {
+        Self { accepted_at, events: 0, outcome: None, stages: Vec::new(), unnamed: 0 }
+    }
+
+    /// Takes in one event and gives the places of the stages that it changed.
+    pub fn apply(&mut self, id: AttemptId, event: &Event) -> Vec<usize> {
+        match &event.kind {
+            EventKind::Planned { stages, .. } => {
+                stages.iter().filter_map(|name| self.stage(id, name)).collect()
+            }
+            EventKind::StageStarted { stage } => {
+                self.change(id, stage, |row| row.stage.progress = StageProgress::Running)
+            }
+            EventKind::StepStarted { stage, command, .. } => self.change(id, stage, |row| {
+                let end = command.floor_char_boundary(MAX_COMMAND);
+                row.command = Some(command[..end].to_owned());
+            }),
+            EventKind::StageFinished { stage, state, log_bytes, duration, .. } => {
+                self.change(id, stage, |row| {
+                    row.stage.progress = StageProgress::Finished(state.clone());
+                    row.stage.duration = *duration;
+                    row.stage.log_bytes = bounded(*log_bytes);
+                    let ended_badly =
+                        matches!(state, StageState::Failed { .. } | StageState::Oom | StageState::TimedOut);
+                    row.stage.failed_command = row.command.clone().filter(|_| ended_badly);
+                })
+            }
+            EventKind::JobFinished { outcome, .. } => {
+                self.outcome = Some(outcome.clone());
+                Vec::new()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Takes in what was found of a log.
+    pub fn apply_verdict(&mut self, id: AttemptId, verdict: &LogVerdict) -> Vec<usize> {
+        self.change(id, &verdict.stage, |row| {
+            row.stage.log_bytes = bounded(verdict.stored);
+            row.stage.log_missing = bounded(verdict.missing);
+        })
+    }
+
+    /// Ends the stages that have no end, and gives their places.
+    pub fn give_up(&mut self) -> Vec<usize> {
+        let open = |row: &StageRow| !matches!(row.stage.progress, StageProgress::Finished(_));
+        let places: Vec<usize> = (0..self.stages.len()).filter(|place| open(&self.stages[*place])).collect();
+        for place in &places {
+            let state = StageState::NotReached { because: None };
+            self.stages[*place].stage.progress = StageProgress::Finished(state);
+        }
+        places
+    }
+
+    /// True where a stage ran to its end and passed.
+    pub fn has_passed_stage(&self) -> bool {
+        self.stages
+            .iter()
+            .any(|row| matches!(row.stage.progress, StageProgress::Finished(StageState::Passed)))
+    }
+
+    fn change(&mut self, id: AttemptId, name: &StageName, change: impl FnOnce(&mut StageRow)) -> Vec<usize> {
+        let Some(place) = self.stage(id, name) else { return Vec::new() };
+        change(&mut self.stages[place]);
+        vec![place]
+    }
+
+    /// The place of a stage, which is made where there is none; none where there are too many.
+    fn stage(&mut self, attempt: AttemptId, name: &StageName) -> Option<usize> {
+        if let Some(place) = self.stages.iter().position(|row| row.stage.name == *name) {
+            return Some(place);
+        }
+        let place = self.stages.len();
+        if place >= MAX_STAGES {
+            return None;
+        }
+        let stage = Stage {
+            name: name.clone(),
+            progress: StageProgress::Waiting,
+            duration: std::time::Duration::ZERO,
+            log_bytes: 0,
+            log_missing: 0,
+            failed_command: None,
+        };
+        self.stages.push(StageRow { attempt, position: place as u32, stage, command: None });
+        Some(place)
+    }
+}
+
+/// A number of bytes that a store can hold as a signed one.
+fn bounded(bytes: u64) -> u64 {
+    bytes.min(i64::MAX as u64)
+}

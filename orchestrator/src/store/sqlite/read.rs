@@ -1,0 +1,308 @@
+//! Rows back into what they were.
+
+use std::{collections::HashMap, str::FromStr};
+
+use buildr_proto::{
+    AttemptId, BuildId,
+    build::{Attempt, Build, BuildEvent, BuildState, Job, Stage, StageProgress},
+};
+use jiff::Timestamp;
+use serde::de::DeserializeOwned;
+use sqlx::{Row, SqlitePool, sqlite::SqliteRow};
+
+use crate::{
+    core::{
+        build::{self as active, JobState, Phase, Progress},
+        record::{AttemptState, BuildRow, StageRow},
+    },
+    store::{Error, Filter, Loaded, StoredAttempt},
+};
+
+const BUILD_COLUMNS: &str = "SELECT number, spec, submitted_by, submitted_at, standing, started_at, finished_at, commit_id, cancel, planned, events FROM builds";
+
+const ACTIVE: &str = "
+    SELECT number, spec, submitted_by, submitted_at, standing, started_at, finished_at, commit_id,
+           cancel, planned, events, key
+    FROM builds JOIN idempotency ON idempotency.build = builds.number
+    WHERE builds.state <> 'finished' ORDER BY number";
+
+const ACTIVE_JOBS: &str = "
+    SELECT jobs.build, idx, jobs.standing, labels, losses, queued_at, jobs.attempt
+    FROM builds JOIN jobs ON jobs.build = builds.number
+    WHERE builds.state <> 'finished' ORDER BY jobs.build, idx";
+
+const ACTIVE_ATTEMPTS: &str = "
+    SELECT attempts.id, agent, agent_name, instance, attempts.state, attempts.events, outcome, accepted_at
+    FROM builds JOIN jobs ON jobs.build = builds.number JOIN attempts ON attempts.id = jobs.attempt
+    WHERE builds.state <> 'finished' AND attempts.state IN ('accepted', 'running')";
+
+const ACTIVE_STAGES: &str = "
+    SELECT stages.attempt, position, stage, command
+    FROM builds JOIN jobs ON jobs.build = builds.number JOIN attempts ON attempts.id = jobs.attempt
+         JOIN stages ON stages.attempt = attempts.id
+    WHERE builds.state <> 'finished' AND attempts.state IN ('accepted', 'running')
+    ORDER BY stages.attempt, position";
+
+const JOBS: &str = "
+    SELECT idx, standing, attempt, agent, agent_name
+    FROM jobs LEFT JOIN attempts ON attempts.id = jobs.attempt
+    WHERE jobs.build = $1 ORDER BY idx";
+
+const STAGES: &str = "
+    SELECT jobs.idx, stage FROM jobs JOIN stages ON stages.attempt = jobs.attempt
+    WHERE jobs.build = $1 ORDER BY jobs.idx, position";
+
+const LIST: &str = "
+    SELECT number, spec, submitted_by, submitted_at, standing, started_at, finished_at, commit_id, cancel,
+           planned, events
+    FROM builds
+    WHERE number < $1 AND ($2 IS NULL OR repository = $2) AND ($3 IS NULL OR state = $3)
+    ORDER BY number DESC LIMIT $4";
+
+/// Everything that is not finished.
+pub(super) async fn load(pool: &SqlitePool) -> Result<Loaded, Error> {
+    let next: i64 =
+        sqlx::query_scalar("SELECT coalesce(max(number), 0) + 1 FROM builds").fetch_one(pool).await?;
+    let mut attempts = active_attempts(pool).await?;
+    let mut jobs: HashMap<i64, Vec<active::Job>> = HashMap::new();
+    for row in sqlx::query(ACTIVE_JOBS).fetch_all(pool).await? {
+        jobs.entry(row.try_get("build")?).or_default().push(active_job(&row, &mut attempts)?);
+    }
+    let mut builds = Vec::new();
+    for row in sqlx::query(ACTIVE).fetch_all(pool).await? {
+        let number: i64 = row.try_get("number")?;
+        let key: String = row.try_get("key")?;
+        let build = active::Build {
+            spec: json(&row, "spec")?,
+            row: BuildRow {
+                number: build_id(number)?,
+                state: json(&row, "standing")?,
+                started_at: parsed_or_none(&row, "started_at")?,
+                finished_at: None,
+                commit: row.try_get("commit_id")?,
+                cancel: row.try_get("cancel")?,
+                planned: row.try_get("planned")?,
+                events: row.try_get::<i64, _>("events")? as u64,
+            },
+            key: key.clone(),
+            jobs: jobs.remove(&number).unwrap_or_default(),
+        };
+        builds.push((key, build));
+    }
+    Ok(Loaded { next_build: next as u64, builds })
+}
+
+async fn active_attempts(pool: &SqlitePool) -> Result<HashMap<String, active::Attempt>, Error> {
+    let mut stages: HashMap<String, Vec<StageRow>> = HashMap::new();
+    for row in sqlx::query(ACTIVE_STAGES).fetch_all(pool).await? {
+        let attempt: String = row.try_get("attempt")?;
+        let stage = StageRow {
+            attempt: parsed(&row, "attempt")?,
+            position: row.try_get::<i64, _>("position")? as u32,
+            stage: json(&row, "stage")?,
+            command: row.try_get("command")?,
+        };
+        stages.entry(attempt).or_default().push(stage);
+    }
+    let mut attempts = HashMap::new();
+    for row in sqlx::query(ACTIVE_ATTEMPTS).fetch_all(pool).await? {
+        let id: String = row.try_get("id")?;
+        let outcome: Option<String> = row.try_get("outcome")?;
+        let progress = Progress {
+            accepted_at: parsed(&row, "accepted_at")?,
+            events: row.try_get::<i64, _>("events")? as u64,
+            outcome: outcome.map(|text| from_json(&text)).transpose()?,
+            stages: stages.remove(&id).unwrap_or_default(),
+            unnamed: 0,
+        };
+        let running = row.try_get::<String, _>("state")? == "running";
+        let attempt = active::Attempt {
+            id: parsed(&row, "id")?,
+            agent: agent_id(&row)?,
+            agent_name: row.try_get("agent_name")?,
+            instance: parsed(&row, "instance")?,
+            phase: if running { Phase::Running(progress) } else { Phase::Accepted(progress) },
+        };
+        attempts.insert(id, attempt);
+    }
+    Ok(attempts)
+}
+
+fn active_job(
+    row: &SqliteRow,
+    attempts: &mut HashMap<String, active::Attempt>,
+) -> Result<active::Job, Error> {
+    let queued_at: Timestamp = parsed(row, "queued_at")?;
+    let attempt: Option<String> = row.try_get("attempt")?;
+    let held = attempt.as_ref().and_then(|id| attempts.remove(id));
+    let state = match (json(row, "standing")?, held) {
+        (BuildState::Finished(outcome), _) => JobState::Finished(outcome),
+        (_, Some(attempt)) => JobState::Held(Box::new(attempt)),
+        (_, None) => JobState::Queued { since: queued_at },
+    };
+    Ok(active::Job {
+        index: row.try_get::<i64, _>("idx")? as u32,
+        labels: json(row, "labels")?,
+        losses: row.try_get::<i64, _>("losses")? as u32,
+        queued_at,
+        last_attempt: parsed_or_none(row, "attempt")?,
+        state,
+    })
+}
+
+/// Which of these keys were used.
+pub(super) async fn keys(pool: &SqlitePool, keys: &[String]) -> Result<Vec<(String, BuildId)>, Error> {
+    let wanted = serde_json::to_string(keys).map_err(|error| Error::Row(error.to_string()))?;
+    let sql = "SELECT key, build FROM json_each($1) AS wanted CROSS JOIN idempotency ON key = wanted.value";
+    let rows = sqlx::query(sql).bind(wanted).fetch_all(pool).await?;
+    rows.iter().map(|row| Ok((row.try_get("key")?, build_id(row.try_get("build")?)?))).collect()
+}
+
+/// A build with its jobs and stages, all as of one moment.
+pub(super) async fn build(pool: &SqlitePool, number: BuildId) -> Result<Option<Build>, Error> {
+    let mut tx = pool.begin().await?;
+    let sql = sqlx::AssertSqlSafe(format!("{BUILD_COLUMNS} WHERE number = $1"));
+    let Some(row) = sqlx::query(sql).bind(signed(number.get())).fetch_optional(&mut *tx).await? else {
+        return Ok(None);
+    };
+    let mut build = stored_build(&row)?;
+    for row in sqlx::query(JOBS).bind(signed(number.get())).fetch_all(&mut *tx).await? {
+        build.jobs.push(stored_job(&row)?);
+    }
+    for row in sqlx::query(STAGES).bind(signed(number.get())).fetch_all(&mut *tx).await? {
+        let index = row.try_get::<i64, _>("idx")? as u32;
+        if let Some(job) = build.jobs.iter_mut().find(|job| job.index == index) {
+            job.stages.push(json(&row, "stage")?);
+        }
+    }
+    tx.rollback().await?;
+    Ok(Some(build))
+}
+
+fn stored_build(row: &SqliteRow) -> Result<Build, Error> {
+    Ok(Build {
+        number: build_id(row.try_get("number")?)?,
+        spec: json(row, "spec")?,
+        submitted_by: row.try_get("submitted_by")?,
+        state: json(row, "standing")?,
+        submitted_at: parsed(row, "submitted_at")?,
+        started_at: parsed_or_none(row, "started_at")?,
+        finished_at: parsed_or_none(row, "finished_at")?,
+        commit: row.try_get("commit_id")?,
+        cancel_requested_by: row.try_get("cancel")?,
+        jobs: Vec::new(),
+    })
+}
+
+fn stored_job(row: &SqliteRow) -> Result<Job, Error> {
+    let attempt = match parsed_or_none(row, "attempt")? {
+        Some(id) => Some(Attempt { id, agent: agent_id(row)?, agent_name: row.try_get("agent_name")? }),
+        None => None,
+    };
+    let index = row.try_get::<i64, _>("idx")? as u32;
+    Ok(Job { index, state: json(row, "standing")?, attempt, stages: Vec::new() })
+}
+
+/// Builds without their jobs, newest first.
+pub(super) async fn list(pool: &SqlitePool, filter: Filter) -> Result<Vec<Build>, Error> {
+    let Filter { limit, before, repository, state } = filter;
+    let before = before.map_or(i64::MAX, |number| signed(number.get()));
+    let rows = sqlx::query(LIST)
+        .bind(before)
+        .bind(repository)
+        .bind(state)
+        .bind(i64::from(limit))
+        .fetch_all(pool)
+        .await?;
+    rows.iter().map(stored_build).collect()
+}
+
+/// The next events of a build.
+pub(super) async fn events(
+    pool: &SqlitePool,
+    number: BuildId,
+    after: u64,
+    limit: u32,
+) -> Result<Vec<BuildEvent>, Error> {
+    let sql = "SELECT event FROM events WHERE build = $1 AND seq > $2 ORDER BY seq LIMIT $3";
+    let rows = sqlx::query(sql)
+        .bind(signed(number.get()))
+        .bind(signed(after))
+        .bind(i64::from(limit))
+        .fetch_all(pool)
+        .await?;
+    rows.iter().map(|row| json(row, "event")).collect()
+}
+
+/// An attempt that was accepted.
+pub(super) async fn attempt(pool: &SqlitePool, id: AttemptId) -> Result<Option<StoredAttempt>, Error> {
+    let sql = "SELECT build, job, agent, instance, state, events FROM attempts WHERE id = $1";
+    let Some(row) = sqlx::query(sql).bind(id.to_string()).fetch_optional(pool).await? else {
+        return Ok(None);
+    };
+    let state: String = row.try_get("state")?;
+    let state: AttemptState = serde_json::from_value(serde_json::Value::String(state))
+        .map_err(|error| Error::Row(error.to_string()))?;
+    Ok(Some(StoredAttempt {
+        build: build_id(row.try_get("build")?)?,
+        job: row.try_get::<i64, _>("job")? as u32,
+        agent: agent_id(&row)?,
+        instance: parsed(&row, "instance")?,
+        state,
+        events: row.try_get::<i64, _>("events")? as u64,
+    }))
+}
+
+/// How a stage stands.
+pub(super) async fn stage(
+    pool: &SqlitePool,
+    attempt: AttemptId,
+    name: &str,
+) -> Result<Option<(StageProgress, u64, u64)>, Error> {
+    let sql = "SELECT stage FROM stages WHERE attempt = $1 AND name = $2";
+    let row = sqlx::query(sql).bind(attempt.to_string()).bind(name).fetch_optional(pool).await?;
+    let Some(row) = row else { return Ok(None) };
+    let stage: Stage = json(&row, "stage")?;
+    Ok(Some((stage.progress, stage.log_bytes, stage.log_missing)))
+}
+
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn build_id(number: i64) -> Result<BuildId, Error> {
+    u64::try_from(number)
+        .ok()
+        .and_then(BuildId::new)
+        .ok_or_else(|| Error::Row(format!("{number} is not a build's number")))
+}
+
+fn agent_id(row: &SqliteRow) -> Result<buildr_proto::AgentId, Error> {
+    let text: String = row.try_get("agent")?;
+    text.try_into().map_err(|error: buildr_proto::id::InvalidId| Error::Row(error.to_string()))
+}
+
+fn json<T: DeserializeOwned>(row: &SqliteRow, column: &str) -> Result<T, Error> {
+    from_json(&row.try_get::<String, _>(column)?)
+}
+
+fn from_json<T: DeserializeOwned>(text: &str) -> Result<T, Error> {
+    serde_json::from_str(text).map_err(|error| Error::Row(error.to_string()))
+}
+
+fn parsed<T>(row: &SqliteRow, column: &str) -> Result<T, Error>
+where
+    T: FromStr,
+    T::Err: std::fmt::Display,
+{
+    parsed_or_none(row, column)?.ok_or_else(|| Error::Row(format!("{column} is not set")))
+}
+
+fn parsed_or_none<T>(row: &SqliteRow, column: &str) -> Result<Option<T>, Error>
+where
+    T: FromStr,
+    T::Err: std::fmt::Display,
+{
+    let text: Option<String> = row.try_get(column)?;
+    text.map(|text| text.parse().map_err(|error: T::Err| Error::Row(format!("{column}: {error}")))).transpose()
+}
