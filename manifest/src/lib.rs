@@ -5,16 +5,34 @@
 //! clock and no environment, and never blocks.
 //!
 //! # Layout
+//! Text goes down this list: each module knows those above it in its own part, none below.
+//! - [`diagnostic`]: what is wrong with a manifest, for people and for programs
+//! - `source`: bytes to text with places; `tree`: text to YAML with places; `check`: YAML to a
+//!   [`Manifest`], with `vocabulary` and `duration`; `resolve`: manifest and context to a [`JobPlan`]
+//! - [`manifest`]: a manifest that was checked
 //! - [`name`]: checked names (stages, variables)
 //! - [`event`], [`outcome`]: what a running job reports, and how it ends
 //! - [`plan`]: what the engine carries out
 
+mod check;
+pub mod diagnostic;
+mod duration;
 pub mod event;
+pub mod manifest;
 pub mod name;
 pub mod outcome;
 pub mod plan;
+mod resolve;
+mod source;
+mod tree;
+mod vocabulary;
 
+pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use event::{Event, EventKind, Usage};
+pub use manifest::{Environment, FILE_NAMES, Inherit, Manifest, Stage, Variable};
 pub use name::{StageName, VarName};
 pub use outcome::{Cause, Outcome, StageState};
 pub use plan::{Context, JobPlan, StagePlan, Trigger};
+
+#[cfg(test)]
+mod tests;

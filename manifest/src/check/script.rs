@@ -1,0 +1,107 @@
+//! The `script` of a stage.
+
+use crate::{
+    diagnostic::{Diagnostic, Report, quoted},
+    source::Span,
+    tree::{Entry, Key, Node, Style, Text, Value, quoting_hint},
+    vocabulary::Place,
+};
+
+/// The entries of a script. None only where an error was reported.
+pub(super) fn check(node: &Node, stage: &Key, report: &mut Report<'_>) -> Option<Vec<String>> {
+    let script: Option<Vec<String>> = match &node.value {
+        Value::Invalid => return None,
+        Value::List(items) => {
+            // Not `collect` on the iterator itself: that would end at the first bad entry.
+            let entries: Vec<Option<String>> = items.iter().map(|item| entry(item, report)).collect();
+            entries.into_iter().collect()
+        }
+        Value::Text(text) if !text.text.trim().is_empty() => entry(node, report).map(|entry| vec![entry]),
+        Value::Null | Value::Text(_) => Some(Vec::new()),
+        Value::Mapping(_) => {
+            let message = "`script` must be a list of commands, and this is a mapping";
+            report.push(report.error(node.span, message).hint("one line for each command: `- make`"));
+            return None;
+        }
+    };
+    if script.as_ref().is_some_and(Vec::is_empty) {
+        let span = if node.span.start == node.span.end { stage.span } else { node.span };
+        let problem = report.error(span, format!("the script of the stage {} is empty", quoted(&stage.text)));
+        report.push(problem.hint("add a command, or remove the stage"));
+        return None;
+    }
+    script
+}
+
+fn entry(node: &Node, report: &mut Report<'_>) -> Option<String> {
+    let problem = match &node.value {
+        Value::Invalid => return None,
+        Value::Text(text) => return command(text, node.span, report),
+        Value::Null => {
+            report.error(node.span, "this entry of the script is empty").hint("add a command, or remove it")
+        }
+        Value::List(_) => list(node, report),
+        Value::Mapping(entries) => mapping(node, entries, report),
+    };
+    report.push(problem);
+    None
+}
+
+fn command(text: &Text, span: Span, report: &mut Report<'_>) -> Option<String> {
+    if text.text.trim().is_empty() {
+        report.push(
+            report.error(span, "this entry of the script is empty").hint("add a command, or remove it"),
+        );
+        return None;
+    }
+    if text.text.contains('\0') {
+        report.push(report.error(span, "no command can have a NUL character in it"));
+        return None;
+    }
+    warn_of_cut(text, span, report);
+    Some(text.text.clone())
+}
+
+/// `- echo hi #x`: YAML takes the rest for a comment. Where a blank follows the hash, it is one.
+fn warn_of_cut(text: &Text, span: Span, report: &mut Report<'_>) {
+    let source = report.source();
+    let rest = source.rest_of_line(span.end);
+    let Some(comment) = rest.trim_start().strip_prefix('#').filter(|_| text.style == Style::Plain) else {
+        return;
+    };
+    if comment.is_empty() || comment.starts_with([' ', '\t', '#']) {
+        return;
+    }
+    let start = span.end + rest.len() - comment.len() - 1;
+    let hash = Span { start, end: start + comment.len() + 1 };
+    let problem = report.warning(hash, "YAML takes this for a comment, so it is not part of the command");
+    let hint = quoting_hint(source, span.start);
+    report.push(problem.hint(format!("{hint}; if it is a comment, put a blank after the `#`")));
+}
+
+/// `- [ -f x ]`, or a list inside of the list.
+fn list(node: &Node, report: &Report<'_>) -> Diagnostic {
+    let problem = report.error(node.span, "an entry of a script must be text, and to YAML this is a list");
+    if report.source().slice(node.span).starts_with('[') {
+        problem.hint(quoting_hint(report.source(), node.span.start))
+    } else {
+        problem.hint("a script is one list of commands, not a list of lists")
+    }
+}
+
+/// `- echo a: b`, or a step of another system.
+fn mapping(node: &Node, entries: &[Entry], report: &Report<'_>) -> Diagnostic {
+    let problem = report.error(node.span, "an entry of a script must be text, and to YAML this is a mapping");
+    let Some(first) = entries.first() else {
+        return problem.hint("quote the command: `- '...'`");
+    };
+    let key = first.key.text.as_str();
+    if matches!(key, "name" | "uses" | "sh" | "bash") || Place::Stage.foreign(key) == Some("script") {
+        return problem.hint("a step is the command itself: `- make`");
+    }
+    if entries.len() == 1 && first.value.as_mapping().is_none() {
+        let hint = quoting_hint(report.source(), node.span.start);
+        return problem.hint(format!("`: ` makes it one; {hint}"));
+    }
+    problem.hint("quote the command, or write it as a block: `- |` and the command below, indented")
+}

@@ -1,0 +1,209 @@
+//! The list `stages`, and the definitions that belong to it.
+
+use std::collections::HashMap;
+
+use super::{script, top::Top};
+use crate::{
+    StageName,
+    diagnostic::{Report, Severity, quoted},
+    manifest::Stage,
+    source::Span,
+    tree::{Entry, Node, Value},
+    vocabulary::{NEVER_STAGES, Place, nearest},
+};
+
+/// What the manifest says under `stages`.
+#[derive(Default)]
+pub(super) struct Listed {
+    /// The names that can be stages, in order, with their places.
+    order: Vec<(StageName, Span)>,
+    index: HashMap<String, usize>,
+    /// True where the key is there, whatever its value.
+    present: bool,
+    /// True where an entry could not be used and was reported.
+    broken: bool,
+}
+
+impl Listed {
+    /// True for a listed name.
+    pub(super) fn contains(&self, name: &str) -> bool {
+        self.index.contains_key(name)
+    }
+
+    /// The listed names in order.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.order.iter().map(|(name, _)| &**name)
+    }
+}
+
+/// Reads the value of `stages`.
+pub(super) fn listed(node: Option<&Node>, report: &mut Report<'_>) -> Listed {
+    let mut listed = Listed { present: node.is_some(), ..Listed::default() };
+    match node.map(|node| (node, &node.value)) {
+        None | Some((_, Value::Null)) => {}
+        Some((_, Value::Invalid)) => listed.broken = true,
+        Some((_, Value::List(items))) => items.iter().for_each(|item| listed.add(item, report)),
+        Some((node, _)) => {
+            listed.broken = true;
+            let message = format!("`stages` must be a list of names, and this is {}", node.kind());
+            report.push(report.error(node.span, message).hint("one line for each stage: `- build`"));
+        }
+    }
+    listed
+}
+
+impl Listed {
+    fn add(&mut self, node: &Node, report: &mut Report<'_>) {
+        match self.entry(node, report) {
+            Some(name) => {
+                self.index.insert(name.to_string(), self.order.len());
+                self.order.push((name, node.span));
+            }
+            None => self.broken = true,
+        }
+    }
+
+    fn entry(&self, node: &Node, report: &mut Report<'_>) -> Option<StageName> {
+        let text = match &node.value {
+            Value::Text(text) => text.text.as_str(),
+            Value::Invalid => return None,
+            _ => {
+                let message = format!("`stages` lists the names of stages, and this is {}", node.kind());
+                let problem = report.error(node.span, message);
+                report.push(problem.hint("a stage itself is a key at the top of the manifest"));
+                return None;
+            }
+        };
+        let problem = if NEVER_STAGES.contains(&text) {
+            report.error(node.span, format!("`{text}` can't be the name of a stage"))
+        } else if let Some(first) = self.index.get(text) {
+            let line = report.source().line_number(self.order[*first].1.start);
+            let problem = report.error(node.span, format!("the stage {} is listed twice", quoted(text)));
+            problem.hint(format!("it stands in line {line} already, and a stage runs once"))
+        } else {
+            match StageName::new(text) {
+                Ok(name) => return Some(name),
+                Err(_) => report.error(node.span, format!("{} can't be the name of a stage", quoted(text))).hint(
+                    "a name has 1 to 100 characters, no `/`, no control characters, no white space at either end",
+                ),
+            }
+        };
+        report.push(problem);
+        None
+    }
+}
+
+/// The stages in the order in which they run. None only where an error was reported.
+pub(super) fn check(
+    root: &Node,
+    top: &Top<'_>,
+    listed: &Listed,
+    report: &mut Report<'_>,
+) -> Option<Vec<Stage>> {
+    report_unlisted(top, listed, report);
+    let mut defined = HashMap::new();
+    for entry in &top.stages {
+        if let (Ok(name), script) = (StageName::new(entry.key.text.as_str()), definition(entry, report)) {
+            defined.insert(entry.key.text.as_str(), script.map(|script| Stage { name, script }));
+        }
+    }
+    report_undefined(top, listed, &defined, report);
+    if listed.order.is_empty()
+        && defined.is_empty()
+        && !listed.broken
+        && !top.is_meant("stages")
+        && (listed.present || top.unlisted.is_empty())
+    {
+        let at =
+            root.as_mapping().and_then(|entries| entries.iter().find(|entry| entry.key.text == "stages"));
+        let span = at.map_or_else(Default::default, |entry| entry.key.span);
+        let problem = report.error(span, "the manifest has no stage to run");
+        report.push(problem.hint("list a stage in `stages` and give it a `script`, or add `prepare`"));
+        return None;
+    }
+    let first = defined.remove(StageName::PREPARE);
+    let rest =
+        listed.names().filter(|name| *name != StageName::PREPARE).map(|name| defined.remove(name).flatten());
+    let rest: Vec<Option<Stage>> = rest.collect();
+    first.into_iter().chain(rest).collect::<Option<Vec<_>>>().filter(|stages| !stages.is_empty())
+}
+
+fn report_unlisted(top: &Top<'_>, listed: &Listed, report: &mut Report<'_>) {
+    for entry in &top.unlisted {
+        let name = quoted(&entry.key.text);
+        if listed.present {
+            let problem = report
+                .warning(entry.key.span, format!("the stage {name} never runs: `stages` does not list it"));
+            report.push(problem.hint("list it, or begin its name with `x-` if it is no stage"));
+        } else if !top.is_meant("stages") {
+            let problem = report
+                .error(entry.key.span, format!("the stage {name} would never run: there is no `stages`"));
+            report.push(problem.hint("add the key `stages` with the names of the stages in order"));
+            definition(entry, report);
+        }
+    }
+}
+
+fn report_undefined(
+    top: &Top<'_>,
+    listed: &Listed,
+    defined: &HashMap<&str, Option<Stage>>,
+    report: &mut Report<'_>,
+) {
+    for (name, span) in &listed.order {
+        if !defined.contains_key(&**name) {
+            let unlisted = top.unlisted.iter().map(|entry| entry.key.text.as_str());
+            let near = if report.is_full(Severity::Error) { None } else { nearest(name, unlisted) };
+            let problem = report.error(*span, format!("no stage {} is defined", quoted(name)));
+            let hint = near.is_none().then(|| format!("add the key {} with a `script`", quoted(name)));
+            report.push(problem.suggest(near).maybe_hint(hint));
+        }
+    }
+}
+
+/// The script of a stage's definition. None only where an error was reported.
+fn definition(entry: &Entry, report: &mut Report<'_>) -> Option<Vec<String>> {
+    let name = quoted(&entry.key.text);
+    let Some(entries) = entry.value.as_mapping() else {
+        if !matches!(entry.value.value, Value::Invalid) {
+            let message = format!(
+                "the stage {name} must be a mapping with a `script`, and this is {}",
+                entry.value.kind()
+            );
+            let problem = report.error(entry.key.span, message);
+            report.push(problem.hint("its commands stand in a list under `script:`"));
+        }
+        return None;
+    };
+    let mut explained = false;
+    for part in entries.iter().filter(|part| part.key.text != "script") {
+        explained |= unknown_part(part, report);
+    }
+    match entry.value.get("script") {
+        Some(node) => script::check(node, &entry.key, report),
+        None => {
+            if !explained {
+                let problem = report.error(entry.key.span, format!("the stage {name} has no `script`"));
+                report.push(problem.hint("its commands stand in a list under `script:`"));
+            }
+            None
+        }
+    }
+}
+
+/// Reports a key of a stage that means nothing. True where it seems to stand for `script`.
+fn unknown_part(part: &Entry, report: &mut Report<'_>) -> bool {
+    let key = part.key.text.as_str();
+    if Place::Stage.planned().contains(&key) {
+        let problem = report.error(part.key.span, format!("`{key}` in a stage is not supported yet"));
+        report.push(problem.hint("remove it: nothing in a manifest is ignored in silence"));
+        return false;
+    }
+    let foreign = Place::Stage.foreign(key);
+    let near = nearest(key, Place::Stage.known().iter().chain(Place::Stage.planned()).copied());
+    let near = near.filter(|_| foreign.is_none());
+    let message = format!("{} is not a key of {}", quoted(key), Place::Stage.name());
+    report
+        .push(report.error(part.key.span, message).suggest(near).maybe_hint(Place::Stage.foreign_hint(key)));
+    near == Some("script") || foreign == Some("script")
+}

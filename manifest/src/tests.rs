@@ -1,0 +1,5 @@
+//! Tests of the language as a whole, through the crate's front door.
+
+mod diagnostics;
+mod language;
+mod properties;

@@ -1,0 +1,83 @@
+//! What is no YAML at all, in words, and what to do about the usual traps.
+
+use serde_yaml::granit_parser::{ErrorKind, ScanError};
+
+use crate::{
+    diagnostic::{Diagnostic, Report},
+    source::{Source, Span},
+};
+
+/// Characters that mean something to YAML at the beginning of a value.
+const INDICATORS: [char; 11] = ['[', '{', '"', '\'', '@', '`', '%', '!', '*', '&', '|'];
+
+/// Advice for a value that begins at `start` and was meant as plain text: the text in quotes, where
+/// it is certain that the value takes up the rest of its line.
+pub(crate) fn quoting_hint(source: &Source<'_>, start: usize) -> String {
+    const MAX_LINE: usize = 200;
+    let (line_start, line) = source.line(start);
+    let before = line.get(..start.saturating_sub(line_start)).unwrap_or_default();
+    if line.len() > MAX_LINE || before.contains(['[', '{']) {
+        return "if this was meant as text, put it in quotes".to_owned();
+    }
+    format!("if this was meant as text, quote all of it: {}", in_quotes(source.rest_of_line(start)))
+}
+
+/// The diagnostic for an error of the YAML parser.
+pub(super) fn explain(error: &ScanError, report: &Report<'_>) -> Diagnostic {
+    let source = report.source();
+    let start = error.marker().byte_offset().unwrap_or(0).min(source.text().len());
+    let (line_start, line) = source.line(start);
+    if let Some(tab) = indentation(line).find('\t') {
+        let at = line_start + tab;
+        let span = Span { start: at, end: at + 1 };
+        return report.error(span, "a tab can't indent YAML").hint("indent with spaces");
+    }
+    let hint = match error.kind() {
+        ErrorKind::UnclosedQuotedScalar | ErrorKind::UnclosedFlowCollection { .. } => {
+            Some("close it; if it belongs to a text, put all of the text in quotes".to_owned())
+        }
+        _ => trap_start(line).map(|offset| quoting_hint(source, line_start + offset)),
+    };
+    report.error(Span { start, end: start }, message(error)).maybe_hint(hint)
+}
+
+fn message(error: &ScanError) -> String {
+    match error.kind() {
+        ErrorKind::RecursionLimitExceeded => "lists and mappings are nested more than 32 deep".to_owned(),
+        ErrorKind::UnclosedQuotedScalar => "a quote is not closed".to_owned(),
+        ErrorKind::UnclosedFlowCollection { open } => format!("`{open}` is not closed"),
+        ErrorKind::UnexpectedCharacter { character: '`' } => "text can't begin with a backtick".to_owned(),
+        ErrorKind::UnexpectedCharacter { character } => format!("text can't begin with `{character}`"),
+        ErrorKind::InvalidTrailingSingleQuotedScalar | ErrorKind::InvalidTrailingDoubleQuotedScalar => {
+            "there is text after the closing quote".to_owned()
+        }
+        ErrorKind::MappingValueNotAllowed => "`: ` makes a mapping, which can't stand here".to_owned(),
+        ErrorKind::ExpectedBlockMappingKey => {
+            "a key was expected here, as indented as those above".to_owned()
+        }
+        ErrorKind::ExpectedBlockSequenceEntry => {
+            "a list's next `-` was expected here, as indented as those above".to_owned()
+        }
+        kind => format!("not valid YAML: {kind}"),
+    }
+}
+
+fn indentation(line: &str) -> &str {
+    &line[..line.len() - line.trim_start_matches([' ', '\t']).len()]
+}
+
+/// Where in a line the entry of a list, or the value of a key, begins that YAML can't take for the
+/// plain text that it seems to be.
+fn trap_start(line: &str) -> Option<usize> {
+    let trimmed = line.trim_start();
+    let text = match trimmed.strip_prefix("- ") {
+        Some(text) => text.trim_start(),
+        None => trimmed.split_once(": ")?.1.trim_start(),
+    };
+    (text.starts_with(INDICATORS) || text.contains(": ")).then(|| line.len() - text.len())
+}
+
+/// A text as a single-quoted YAML scalar.
+fn in_quotes(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
