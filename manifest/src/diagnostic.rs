@@ -128,10 +128,15 @@ pub(crate) fn quoted(text: &str) -> String {
     const MAX_CHARS: usize = 60;
     let mut shown = String::new();
     for c in text.chars().take(MAX_CHARS) {
-        if c.is_control() { shown.extend(c.escape_default()) } else { shown.push(c) }
+        if c.is_control() || is_invisible(c) { shown.extend(c.escape_default()) } else { shown.push(c) }
     }
     if text.chars().nth(MAX_CHARS).is_some() {
         shown.push_str("...");
     }
     format!("`{shown}`")
+}
+
+/// What could make a terminal show another text than there is.
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }

@@ -80,6 +80,15 @@ impl Manifest {
 
     /// Reads a manifest; `file` is its name in messages. Beside the manifest there may be warnings;
     /// otherwise all its problems are told at once, as far as the text is YAML.
+    ///
+    /// ```
+    /// use buildr_manifest::Manifest;
+    ///
+    /// let (manifest, warnings) = Manifest::parse(b"image: alpine\nprepare: {script: [make]}", ".buildr.yml")?;
+    /// assert_eq!(manifest.stages[0].script, ["make"]);
+    /// assert!(warnings.is_empty());
+    /// # Ok::<(), buildr_manifest::Diagnostics>(())
+    /// ```
     pub fn parse(text: &[u8], file: &str) -> Result<(Self, Vec<Diagnostic>), Diagnostics> {
         let source = Source::new(text, file).map_err(|problem| Diagnostics::from(vec![*problem]))?;
         let mut report = Report::new(&source);

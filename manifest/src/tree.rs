@@ -95,6 +95,12 @@ impl Node {
         self.as_mapping()?.iter().find(|entry| entry.key.text == key).map(|entry| &*entry.value)
     }
 
+    /// Where a key stands, where this is a mapping that has it; else the beginning of the text.
+    pub(crate) fn key_span(&self, key: &str) -> Span {
+        let entries = self.as_mapping().unwrap_or_default();
+        entries.iter().find(|entry| entry.key.text == key).map_or_else(Span::default, |entry| entry.key.span)
+    }
+
     /// What it is, in words, for messages.
     pub(crate) fn kind(&self) -> &'static str {
         match self.value {

@@ -133,8 +133,9 @@ impl Place {
             (place, ours) if place.known().contains(&ours) => format!("this is called `{ours}` here"),
             (_, ours) => format!("this will be called `{ours}`"),
         };
-        let later = !self.known().contains(&ours) && !Self::Top.known().contains(&ours) && ours != "script";
-        Some(if later { format!("{advice}; it is not supported yet") } else { advice })
+        let is_elsewhere = matches!(ours, "script" | "environment" | "prepare" | "stages");
+        let is_planned = !is_elsewhere && !self.known().contains(&ours);
+        Some(if is_planned { format!("{advice}; that is not supported yet") } else { advice })
     }
 }
 
@@ -157,4 +158,39 @@ pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a s
 
 fn difference(a: &str, b: &str) -> f64 {
     1.0 - strsim::normalized_damerau_levenshtein(a, b)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_word_is_found_and_no_far_one() {
+        let known = ["image", "environment", "stages", "timeout", "allow_failure"];
+        for (word, expected) in [
+            ("imgae", Some("image")),
+            ("Image", Some("image")),
+            ("stage", Some("stages")),
+            ("environments", Some("environment")),
+            ("time-out", Some("timeout")),
+            ("allow-failure", Some("allow_failure")),
+            ("tests", None),
+            ("x", None),
+            ("", None),
+        ] {
+            assert_eq!(nearest(word, known), expected, "{word}");
+        }
+        assert_eq!(nearest(&"image".repeat(100), known), None);
+    }
+
+    #[test]
+    fn no_word_is_known_planned_and_foreign_at_once() {
+        for place in [Place::Top, Place::Stage, Place::Environment] {
+            for word in place.known().iter().chain(place.planned()) {
+                let foreign = place.foreign(word).filter(|ours| ours != word);
+                assert_eq!(foreign, None, "{word}");
+            }
+            assert!(place.known().iter().all(|word| !place.planned().contains(word)));
+        }
+    }
 }

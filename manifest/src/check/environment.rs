@@ -45,7 +45,8 @@ pub(super) fn check(node: &Node, report: &mut Report<'_>) -> Environment {
 fn is_flat(entries: &[Entry]) -> bool {
     let is_ours = |entry: &Entry| {
         let key = entry.key.text.as_str();
-        let is_near = nearest(key, Place::Environment.known().iter().copied()).is_some();
+        let is_lower = !key.contains(|c: char| c.is_ascii_uppercase());
+        let is_near = is_lower && nearest(key, Place::Environment.known().iter().copied()).is_some();
         Place::Environment.known().contains(&key)
             || is_near
             || !matches!(entry.value.value, Value::Text(_) | Value::Null)
@@ -121,7 +122,10 @@ fn vars(node: &Node, report: &mut Report<'_>) -> Vec<Variable> {
 
 fn variable(node: &Node, report: &mut Report<'_>) -> Option<Variable> {
     let text = match &node.value {
-        Value::Text(text) => text.text.as_str(),
+        Value::Text(text) => {
+            value::warn_of_cut(text, node.span, report);
+            text.text.as_str()
+        }
         Value::Invalid => return None,
         Value::Mapping(entries) => {
             let hint = format!(
@@ -146,7 +150,7 @@ fn variable(node: &Node, report: &mut Report<'_>) -> Option<Variable> {
         Ok(name) if is_reserved(&name) => {
             let problem = report.error(
                 node.span,
-                format!("`{name}` can't be set: the names `BUILDR` and `BUILDR_*` are buildr's own"),
+                format!("{} can't be set: the names `BUILDR` and `BUILDR_*` are buildr's own", quoted(&name)),
             );
             problem.hint("choose another name")
         }

@@ -1,9 +1,10 @@
 //! The `script` of a stage.
 
+use super::value;
 use crate::{
     diagnostic::{Diagnostic, Report, quoted},
     source::Span,
-    tree::{Entry, Key, Node, Style, Text, Value, quoting_hint},
+    tree::{Entry, Key, Node, Text, Value, quoting_hint},
     vocabulary::Place,
 };
 
@@ -58,25 +59,8 @@ fn command(text: &Text, span: Span, report: &mut Report<'_>) -> Option<String> {
         report.push(report.error(span, "no command can have a NUL character in it"));
         return None;
     }
-    warn_of_cut(text, span, report);
+    value::warn_of_cut(text, span, report);
     Some(text.text.clone())
-}
-
-/// `- echo hi #x`: YAML takes the rest for a comment. Where a blank follows the hash, it is one.
-fn warn_of_cut(text: &Text, span: Span, report: &mut Report<'_>) {
-    let source = report.source();
-    let rest = source.rest_of_line(span.end);
-    let Some(comment) = rest.trim_start().strip_prefix('#').filter(|_| text.style == Style::Plain) else {
-        return;
-    };
-    if comment.is_empty() || comment.starts_with([' ', '\t', '#']) {
-        return;
-    }
-    let start = span.end + rest.len() - comment.len() - 1;
-    let hash = Span { start, end: start + comment.len() + 1 };
-    let problem = report.warning(hash, "YAML takes this for a comment, so it is not part of the command");
-    let hint = quoting_hint(source, span.start);
-    report.push(problem.hint(format!("{hint}; if it is a comment, put a blank after the `#`")));
 }
 
 /// `- [ -f x ]`, or a list inside of the list.
@@ -101,7 +85,8 @@ fn mapping(node: &Node, entries: &[Entry], report: &Report<'_>) -> Diagnostic {
     }
     if entries.len() == 1 && first.value.as_mapping().is_none() {
         let hint = quoting_hint(report.source(), node.span.start);
-        return problem.hint(format!("`: ` makes it one; {hint}"));
+        let is_flow = report.source().slice(node.span).starts_with('{');
+        return problem.hint(if is_flow { hint } else { format!("`: ` makes it one; {hint}") });
     }
     problem.hint("quote the command, or write it as a block: `- |` and the command below, indented")
 }

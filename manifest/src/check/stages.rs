@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::{script, top::Top};
 use crate::{
     StageName,
-    diagnostic::{Report, Severity, quoted},
+    diagnostic::{Diagnostic, Report, Severity, quoted},
     manifest::Stage,
     source::Span,
     tree::{Entry, Node, Value},
@@ -108,16 +108,8 @@ pub(super) fn check(
         }
     }
     report_undefined(top, listed, &defined, report);
-    if listed.order.is_empty()
-        && defined.is_empty()
-        && !listed.broken
-        && !top.is_meant("stages")
-        && (listed.present || top.unlisted.is_empty())
-    {
-        let at =
-            root.as_mapping().and_then(|entries| entries.iter().find(|entry| entry.key.text == "stages"));
-        let span = at.map_or_else(Default::default, |entry| entry.key.span);
-        let problem = report.error(span, "the manifest has no stage to run");
+    if defined.is_empty() && has_none(top, listed) {
+        let problem = report.error(root.key_span("stages"), "the manifest has no stage to run");
         report.push(problem.hint("list a stage in `stages` and give it a `script`, or add `prepare`"));
         return None;
     }
@@ -128,12 +120,24 @@ pub(super) fn check(
     first.into_iter().chain(rest).collect::<Option<Vec<_>>>().filter(|stages| !stages.is_empty())
 }
 
+/// True where no stage is meant at all, and no other error says so.
+fn has_none(top: &Top<'_>, listed: &Listed) -> bool {
+    let is_told = listed.broken || top.is_meant("stages") || (!listed.present && !top.unlisted.is_empty());
+    listed.order.is_empty() && !is_told
+}
+
 fn report_unlisted(top: &Top<'_>, listed: &Listed, report: &mut Report<'_>) {
+    if listed.broken && listed.order.is_empty() {
+        return;
+    }
+    let has_prepare = top.stages.iter().any(|entry| entry.key.text == StageName::PREPARE);
     for entry in &top.unlisted {
         let name = quoted(&entry.key.text);
         if listed.present {
             let problem = report
                 .warning(entry.key.span, format!("the stage {name} never runs: `stages` does not list it"));
+            let near = nearest(&entry.key.text, [StageName::PREPARE]).filter(|_| !has_prepare);
+            let problem = problem.suggest(near);
             report.push(problem.hint("list it, or begin its name with `x-` if it is no stage"));
         } else if !top.is_meant("stages") {
             let problem = report
@@ -165,7 +169,9 @@ fn report_undefined(
 fn definition(entry: &Entry, report: &mut Report<'_>) -> Option<Vec<String>> {
     let name = quoted(&entry.key.text);
     let Some(entries) = entry.value.as_mapping() else {
-        if !matches!(entry.value.value, Value::Invalid) {
+        if matches!(entry.value.value, Value::Null) {
+            report.push(without_script(entry, report));
+        } else if !matches!(entry.value.value, Value::Invalid) {
             let message = format!(
                 "the stage {name} must be a mapping with a `script`, and this is {}",
                 entry.value.kind()
@@ -183,12 +189,16 @@ fn definition(entry: &Entry, report: &mut Report<'_>) -> Option<Vec<String>> {
         Some(node) => script::check(node, &entry.key, report),
         None => {
             if !explained {
-                let problem = report.error(entry.key.span, format!("the stage {name} has no `script`"));
-                report.push(problem.hint("its commands stand in a list under `script:`"));
+                report.push(without_script(entry, report));
             }
             None
         }
     }
+}
+
+fn without_script(entry: &Entry, report: &Report<'_>) -> Diagnostic {
+    let message = format!("the stage {} has no `script`", quoted(&entry.key.text));
+    report.error(entry.key.span, message).hint("its commands stand in a list under `script:`")
 }
 
 /// Reports a key of a stage that means nothing. True where it seems to stand for `script`.

@@ -63,10 +63,7 @@ impl<'t> Top<'t> {
             if self.is_meant("image") {
                 return None;
             }
-            let at =
-                root.as_mapping().and_then(|entries| entries.iter().find(|entry| entry.key.text == "image"));
-            let span = at.map_or_else(Default::default, |entry| entry.key.span);
-            let problem = report.error(span, "the manifest names no `image`");
+            let problem = report.error(root.key_span("image"), "the manifest names no `image`");
             report
                 .push(problem.hint("add the image that the build runs in, for example `image: alpine:3.20`"));
             return None;

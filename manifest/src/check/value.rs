@@ -5,7 +5,8 @@ use std::time::Duration;
 use crate::{
     diagnostic::{Report, quoted},
     duration,
-    tree::{Node, Style, Value},
+    source::Span,
+    tree::{Node, Style, Text, Value, quoting_hint},
 };
 
 /// The text of a scalar. What is not one is reported as a bad value of `key`.
@@ -58,4 +59,21 @@ pub(super) fn duration(node: &Node, key: &str, report: &mut Report<'_>) -> Optio
             report.push(report.error(node.span, message).hint("write it like `90s`, `10m` or `1h30m`"));
         })
         .ok()
+}
+
+/// Warns of `- echo hi #x`: YAML takes the rest for a comment. Where a blank follows the hash, it is one.
+pub(super) fn warn_of_cut(text: &Text, span: Span, report: &mut Report<'_>) {
+    let source = report.source();
+    let rest = source.rest_of_line(span.end);
+    let Some(comment) = rest.trim_start().strip_prefix('#').filter(|_| text.style == Style::Plain) else {
+        return;
+    };
+    if comment.is_empty() || comment.starts_with([' ', '\t', '#']) {
+        return;
+    }
+    let start = span.end + rest.len() - comment.len() - 1;
+    let hash = Span { start, end: start + comment.len() + 1 };
+    let problem = report.warning(hash, "YAML takes this for a comment, so it is not part of the text");
+    let hint = quoting_hint(source, span.start);
+    report.push(problem.hint(format!("{hint}; if it is a comment, put a blank after the `#`")));
 }

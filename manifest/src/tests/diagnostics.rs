@@ -70,6 +70,12 @@ snapshots! {
     a_list_in_the_list_is_an_error: "image: a\nx-common: &common\n  - a\n  - b\nprepare:\n  script:\n    - *common\n    - c\n",
     a_timeout_needs_a_unit: "image: a\ntimeout: 10\nprepare: {script: [x]}\n",
     a_stage_may_have_the_name_of_a_key: "image: a\nstages: [cache, timeout]\ncache: {script: [x]}\ntimeout: {script: [y]}\n",
+    a_mistyped_prepare_is_guessed: "image: a\nstages: [b]\nPrepare: {script: [x]}\nb: {script: [x]}\n",
+    a_variable_is_no_mistyped_key: "image: a\nenvironment: {VAR: x}\nprepare: {script: [x]}\n",
+    a_mistyped_key_of_environment_is_guessed: "image: a\nenvironment: {inherti: true}\nprepare: {script: [x]}\n",
+    a_stage_of_nothing_has_no_script: "image: a\nstages: [b]\nb:\n",
+    a_hash_in_a_variable_cuts_it: "image: a\nenvironment:\n  vars:\n    - COLOR=#fff\n    - TITLE=build #1\nprepare: {script: [x]}\n",
+    merge_keys_are_keys_too: "image: a\nx-a: &a {}\nprepare:\n  <<: *a\n  <<: *a\n  script: [x]\n",
     merging_text_is_an_error: "image: a\nprepare:\n  <<: make\n  script: [x]\n",
     control_characters_are_pointed_at: "image: a\nprepare:\n  script:\n    - echo \u{1b}[31m\n",
 }

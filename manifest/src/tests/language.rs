@@ -314,8 +314,8 @@ fn the_last_source_of_a_variable_wins() {
 
 #[test]
 fn nobody_sets_buildrs_own_variables() {
-    let mut context = Context::default();
-    context.vars = vec![(name("BUILDR_STAGE"), "x".to_owned()), (name("BUILDR"), "x".to_owned())];
+    let vars = vec![(name("BUILDR_STAGE"), "x".to_owned()), (name("BUILDR"), "x".to_owned())];
+    let context = Context { vars, ..Context::default() };
     let (plan, warnings) = plan("  vars: []\n", &context);
     assert_eq!(effective(&plan), BTreeMap::from([("CI", "true")]));
     assert_eq!(warnings.len(), 2);

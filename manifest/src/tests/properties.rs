@@ -77,6 +77,17 @@ fn check(bytes: &[u8]) {
     }
 }
 
+#[test]
+fn endless_repetition_never_panics() {
+    for piece in PIECES
+        .iter()
+        .chain(&["- |\n", "a:\n", "- a\n", "{a: ", "[a, ", "[],", "<<: {}\n", "a: b: ", "&a *a "])
+    {
+        check(piece.repeat(20_000 / piece.len()).as_bytes());
+        check(format!("image: a\nprepare:\n  script:\n    - {}", piece.repeat(2_000)).as_bytes());
+    }
+}
+
 proptest! {
     #[test]
     fn arbitrary_bytes_never_panic(bytes in vec(any::<u8>(), 0..300)) {

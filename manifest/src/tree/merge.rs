@@ -3,7 +3,10 @@
 use std::{collections::HashMap, rc::Rc};
 
 use super::{Entry, Key, Node, Value};
-use crate::diagnostic::{Report, quoted};
+use crate::{
+    diagnostic::{Report, quoted},
+    source::Span,
+};
 
 /// A mapping in the making.
 #[derive(Default)]
@@ -11,6 +14,8 @@ pub(super) struct MappingBuilder {
     entries: Vec<Entry>,
     /// Where in `entries` a key stands.
     index: HashMap<String, usize>,
+    /// Where `<<` stands.
+    merge_key: Option<Span>,
     /// The values of `<<`, in order.
     merged: Vec<Rc<Node>>,
 }
@@ -31,14 +36,18 @@ impl MappingBuilder {
                 return report.push(report.error(key.span, message));
             }
         };
-        if text == "<<" {
-            return self.merge(value, report);
-        }
-        if let Some(first) = self.index.get(text) {
-            let line = report.source().line_number(self.entries[*first].key.span.start);
+        let first = match text {
+            "<<" => self.merge_key.replace(key.span),
+            _ => self.index.get(text).map(|first| self.entries[*first].key.span),
+        };
+        if let Some(first) = first {
+            let line = report.source().line_number(first.start);
             let message = format!("the key {} stands here a second time", quoted(text));
             let hint = format!("it is set in line {line} already; YAML allows a key once in a mapping");
             return report.push(report.error(key.span, message).hint(hint));
+        }
+        if text == "<<" {
+            return self.merge(value, report);
         }
         self.push(Entry { key: Rc::new(Key { span: key.span, text: text.to_owned() }), value });
     }
