@@ -159,11 +159,15 @@ impl State {
         self.keys.get(key).copied()
     }
 
-    /// All attempts that were accepted and are current.
-    pub fn accepted(&self) -> impl Iterator<Item = &Attempt> {
-        self.builds.values().flat_map(|build| &build.jobs).filter_map(|job| match &job.state {
-            JobState::Held(attempt) if !matches!(attempt.phase, Phase::Offered) => Some(&**attempt),
-            _ => None,
+    /// All attempts that were accepted and are current, with their jobs.
+    pub fn accepted_jobs(&self) -> impl Iterator<Item = (JobId, &Attempt)> {
+        self.builds.iter().flat_map(|(number, build)| {
+            build.jobs.iter().filter_map(|job| match &job.state {
+                JobState::Held(attempt) if !matches!(attempt.phase, Phase::Offered) => {
+                    Some((JobId { build: *number, index: job.index }, &**attempt))
+                }
+                _ => None,
+            })
         })
     }
 

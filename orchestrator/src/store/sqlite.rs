@@ -209,7 +209,7 @@ async fn migrate(connection: &mut SqliteConnection, path: &Path) -> Result<(), E
         Migration::new(version, name.into(), MigrationType::Simple, SqlStr::from_static(sql), false)
     });
     let migrator = Migrator::with_migrations(migrations.to_vec());
-    migrator.run_direct(None, connection).await.map_err(|error| match error {
+    migrator.run(&mut *connection).await.map_err(|error| match error {
         sqlx::migrate::MigrateError::Execute(error) => classify(path, error),
         other => Error::Migrate(other),
     })

@@ -1,0 +1,120 @@
+//! What can go wrong in the orchestrator, and the gRPC status of each.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use buildr_proto::Invalid;
+use tonic::{Code, Status};
+
+use crate::{core::input::Refusal, logs, store};
+
+/// Why something was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// A log failed.
+    #[error(transparent)]
+    Logs(#[from] logs::Error),
+    /// The state machine said no.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// A message is not what it should be.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// There is no such thing.
+    #[error("there is no {0}")]
+    NotFound(String),
+    /// The input was not committed, and changed nothing.
+    #[error("it could not be stored: {0}; nothing was changed, try again")]
+    NotCommitted(String),
+    /// The disk is nearly full.
+    #[error("the orchestrator's disk has less than {0} MiB free: no new builds until there is more")]
+    LowSpace(u64),
+    /// The orchestrator ends.
+    #[error("the orchestrator is stopping: try again in a moment")]
+    Stopping,
+    /// A reply of the wrong kind: a fault of this program.
+    #[error("internal error: {0}")]
+    Internal(&'static str),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file or folder of the orchestrator cannot be used.
+    #[error("cannot use {}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The token is none.
+    #[error("the token in {} is too short: at least {least} characters, as from `openssl rand -hex 32`", path.display())]
+    ShortToken {
+        /// The file.
+        path: PathBuf,
+        /// How many it must have.
+        least: usize,
+    },
+    /// The settings do not fit together.
+    #[error("{0}")]
+    Config(String),
+    /// The gRPC server failed.
+    #[error("the server failed")]
+    Server(#[source] tonic::transport::Error),
+}
+
+impl Error {
+    fn code(&self) -> Code {
+        match self {
+            Self::Refused(refusal) => match refusal {
+                Refusal::NotCurrent(_) | Refusal::OtherInstance { .. } => Code::FailedPrecondition,
+                Refusal::NotYours(_) => Code::PermissionDenied,
+                Refusal::Gap { .. } => Code::OutOfRange,
+                Refusal::AlreadyConnected { .. } => Code::AlreadyExists,
+                Refusal::Replaced => Code::Aborted,
+                Refusal::QueueFull(_) => Code::ResourceExhausted,
+                Refusal::NoSuchBuild(_) => Code::NotFound,
+            },
+            Self::Invalid(_) => Code::InvalidArgument,
+            Self::NotFound(_) => Code::NotFound,
+            Self::LowSpace(_) | Self::Logs(logs::Error::TooLong(_)) => Code::ResourceExhausted,
+            Self::NotCommitted(_) | Self::Stopping | Self::Logs(_) => Code::Unavailable,
+            Self::Store(store::Error::Full(_)) => Code::ResourceExhausted,
+            Self::Store(_)
+            | Self::Internal(_)
+            | Self::Listen { .. }
+            | Self::File { .. }
+            | Self::ShortToken { .. }
+            | Self::Config(_)
+            | Self::Server(_) => Code::Internal,
+        }
+    }
+}
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        let code = error.code();
+        if code == Code::Internal {
+            tracing::error!(error = %chain(&error), "call failed");
+        }
+        Self::new(code, chain(&error))
+    }
+}
+
+/// An error with its causes, as one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,153 @@
+//! The services' way to the hub: one method per kind of input.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use buildr_proto::{
+    AgentId, AttemptId, BuildId,
+    build::BuildState,
+};
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use super::{
+    Message,
+    shared::{Notice, Push, Shared},
+};
+use crate::{
+    core::input::{
+        Accepted, Claim, Desired, Heartbeat, Hello, Input, Planned, PlannedJob, Reply, Report, SessionId,
+        Submit,
+    },
+    error::Error,
+    store::Store,
+};
+
+/// How many pushes may wait for an agent. More than one slot's worth at a time is rare.
+const PUSHES: usize = 1024;
+
+/// A handle to the hub. The hub ends when the last one is dropped.
+#[derive(Clone)]
+pub struct Hub {
+    inputs: mpsc::Sender<Message>,
+    store: Arc<dyn Store>,
+    shared: Arc<Shared>,
+    sessions: Arc<AtomicU64>,
+}
+
+impl Hub {
+    pub(super) fn new(inputs: mpsc::Sender<Message>, store: Arc<dyn Store>, shared: Arc<Shared>) -> Self {
+        Self { inputs, store, shared, sessions: Arc::default() }
+    }
+
+    /// What is committed.
+    pub fn store(&self) -> &dyn Store {
+        &*self.store
+    }
+
+    async fn call(&self, input: Input) -> Result<Reply, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.inputs.send(Message { input, reply }).await.map_err(|_| Error::Stopping)?;
+        answer.await.map_err(|_| Error::Stopping)?
+    }
+
+    /// Queues a build.
+    pub async fn submit(&self, submit: Submit) -> Result<BuildId, Error> {
+        match self.call(Input::Submit(submit)).await? {
+            Reply::Submitted(build) => Ok(build),
+            _ => Err(Error::Internal("a submit was not answered with a build")),
+        }
+    }
+
+    /// Asks for a build's end.
+    pub async fn cancel(&self, build: BuildId, by: String) -> Result<BuildState, Error> {
+        match self.call(Input::Cancel { build, by }).await? {
+            Reply::Canceled(state) => Ok(state),
+            _ => Err(Error::Internal("a cancel was not answered with a state")),
+        }
+    }
+
+    /// A new connection; what the hub has for it comes out of the receiver, which ends when the
+    /// connection is to end.
+    pub fn connect(&self) -> (SessionId, mpsc::Receiver<Push>) {
+        let session = SessionId(self.sessions.fetch_add(1, Ordering::Relaxed));
+        let (sender, receiver) = mpsc::channel(PUSHES);
+        self.shared.connect(session, sender);
+        (session, receiver)
+    }
+
+    /// The connection has ended.
+    pub async fn disconnect(&self, agent: AgentId, session: SessionId) {
+        self.shared.disconnect(session);
+        if let Err(error) = self.call(Input::Gone { agent, session }).await {
+            tracing::debug!(%error, "the end of a session was not taken");
+        }
+    }
+
+    /// An agent introduces itself.
+    pub async fn hello(&self, hello: Hello) -> Result<Vec<Desired>, Error> {
+        self.desired(Input::Hello(hello)).await
+    }
+
+    /// An agent lives.
+    pub async fn heartbeat(&self, beat: Heartbeat) -> Result<Vec<Desired>, Error> {
+        self.desired(Input::Heartbeat(beat)).await
+    }
+
+    async fn desired(&self, input: Input) -> Result<Vec<Desired>, Error> {
+        match self.call(input).await? {
+            Reply::Desired(desired) => Ok(desired),
+            _ => Err(Error::Internal("an agent was not answered with desired states")),
+        }
+    }
+
+    /// An agent cannot take an offer.
+    pub async fn decline(&self, claim: Claim, reason: String) -> Result<(), Error> {
+        self.call(Input::Decline { claim, reason }).await.map(drop)
+    }
+
+    /// An agent takes an offer.
+    pub async fn accept(&self, claim: Claim) -> Result<Accepted, Error> {
+        match self.call(Input::Accept(claim)).await? {
+            Reply::Accepted(decision) => Ok(decision),
+            _ => Err(Error::Internal("an acceptance was not answered with a decision")),
+        }
+    }
+
+    /// An agent has read the manifest.
+    pub async fn plan(
+        &self,
+        claim: Claim,
+        commit: Option<String>,
+        jobs: Vec<PlannedJob>,
+    ) -> Result<Planned, Error> {
+        match self.call(Input::Plan { claim, commit, jobs }).await? {
+            Reply::Planned(decision) => Ok(decision),
+            _ => Err(Error::Internal("a plan was not answered with a decision")),
+        }
+    }
+
+    /// An agent reports; how many events are stored, and what is wanted of the attempt.
+    pub async fn report(&self, report: Report) -> Result<(u64, Desired), Error> {
+        match self.call(Input::Report(report)).await? {
+            Reply::Reported { acked, desired } => Ok((acked, desired)),
+            _ => Err(Error::Internal("a report was not answered with an acknowledgement")),
+        }
+    }
+
+    /// Notices of a build's changes from now on. Look into the store after this, not before.
+    pub fn watch(&self, build: BuildId) -> broadcast::Receiver<Notice> {
+        self.shared.watch(build)
+    }
+
+    /// Whether log bytes of this claim may be taken.
+    pub fn may_write(&self, claim: &Claim) -> bool {
+        self.shared.may_write(claim)
+    }
+
+    /// Whether an attempt was accepted and is not over.
+    pub fn is_current(&self, attempt: AttemptId) -> bool {
+        self.shared.is_current(attempt)
+    }
+}
