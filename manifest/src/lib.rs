@@ -5,11 +5,11 @@
 //! clock and no environment, and never blocks.
 //!
 //! # Layout
-//! Text goes down this list: each module knows those above it in its own part, none below.
+//! - [`manifest`]: the front door, [`Manifest::parse`], and what a checked manifest says. It leads
+//!   through `source` (bytes to text with places), `tree` (text to YAML with places) and `check`
+//!   (YAML to a [`Manifest`], with `vocabulary` and `duration`)
+//! - `resolve`: [`Manifest::plan`], manifest and context to a [`JobPlan`]
 //! - [`diagnostic`]: what is wrong with a manifest, for people and for programs
-//! - `source`: bytes to text with places; `tree`: text to YAML with places; `check`: YAML to a
-//!   [`Manifest`], with `vocabulary` and `duration`; `resolve`: manifest and context to a [`JobPlan`]
-//! - [`manifest`]: a manifest that was checked
 //! - [`name`]: checked names (stages, variables)
 //! - [`event`], [`outcome`]: what a running job reports, and how it ends
 //! - [`plan`]: what the engine carries out
