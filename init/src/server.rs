@@ -1,0 +1,434 @@
+//! The one loop: waits for whatever comes first, sees to it, and never waits for anything else.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    time::Duration,
+};
+
+use buildr_init::wire::{Command, NewOwner, Order, Owner, Report, Settings, StageSpec, VERSION};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+    pipe::{PipeFlags, pipe_with},
+};
+
+use crate::{
+    clock,
+    control::Control,
+    link::{Input, Link, Source},
+    own,
+    processes::{self, Snapshot},
+    stage::{Others, Part, Stage},
+    sys::{self, Fork, Pid},
+    user,
+};
+
+/// The longest that the loop sleeps: a machine that was asleep notices its dead man's time then.
+const LONGEST_SLEEP: Duration = Duration::from_secs(5);
+
+/// How often to see whether an input that ended has somebody at its other end again.
+const INPUT_RETRY: Duration = Duration::from_secs(1);
+
+/// How long what was killed may take to be gone.
+const LAST_WAIT: Duration = Duration::from_secs(10);
+
+/// How long the engine may take to read the last reports.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
+/// How many answers to [`Order::Own`] are kept for an engine that asks again.
+const KEPT_ANSWERS: usize = 64;
+
+/// The program.
+pub(crate) struct Server {
+    settings: Settings,
+    control: Control,
+    link: Link,
+    children: OwnedFd,
+    world: World,
+    owning: Vec<Owning>,
+    owned: BTreeMap<u64, Vec<String>>,
+    seen: Seen,
+    sign_of_life: Duration,
+    input_again: Option<Duration>,
+    buffer: Vec<u8>,
+    leaving: bool,
+}
+
+/// What reports are made from.
+#[derive(Default)]
+struct World {
+    stages: BTreeMap<u32, Stage>,
+    highest: u64,
+}
+
+/// A walk over files, in a process of its own.
+struct Owning {
+    seq: u64,
+    pid: Pid,
+    result: OwnedFd,
+    text: Vec<u8>,
+}
+
+/// The command numbers that were seen: all up to one, and some beyond it.
+#[derive(Default)]
+struct Seen {
+    up_to: u64,
+    beyond: BTreeSet<u64>,
+}
+
+/// What the poll found.
+#[derive(Clone, Copy)]
+enum Ready {
+    Input,
+    Output,
+    Children,
+    Stage(u32, Part),
+    Owning(u64),
+}
+
+impl Seen {
+    /// Whether it is the first time.
+    fn insert(&mut self, seq: u64) -> bool {
+        if seq <= self.up_to || !self.beyond.insert(seq) {
+            return false;
+        }
+        while self.beyond.remove(&(self.up_to + 1)) {
+            self.up_to += 1;
+        }
+        true
+    }
+}
+
+impl Source for World {
+    fn state(&self) -> Report {
+        let stages = self.stages.values().map(|stage| stage.status.clone()).collect();
+        Report::State { version: VERSION, seq: self.highest, stages }
+    }
+
+    fn stage(&self, number: u32) -> Option<Report> {
+        self.stages.get(&number).map(|stage| Report::Stage(stage.status.clone()))
+    }
+}
+
+impl World {
+    /// Whom the signals for a stage must not hit.
+    fn others(&self, number: u32, helpers: impl Iterator<Item = Pid>) -> Others {
+        let others = || self.stages.values().filter(|stage| stage.status.stage != number);
+        let supervisors = self.stages.values().filter_map(|stage| stage.supervisor);
+        Others {
+            processes: supervisors.chain(helpers).collect(),
+            sessions: others().filter_map(|stage| stage.shell).collect(),
+            ambiguous: others().any(|stage| !stage.is_over() && stage.supervisor.is_none()),
+        }
+    }
+}
+
+impl Server {
+    /// Takes over: signals, standard input and output, the control directory.
+    pub(crate) fn start(settings: Settings, directory: &str) -> Result<Self, String> {
+        let named = |what: String| move |error: io::Error| format!("{what}: {error}");
+        let children = sys::block_signals().map_err(named("block signals".into()))?;
+        sys::become_subreaper().map_err(named("become the parent of orphans".into()))?;
+        Ok(Self {
+            settings,
+            control: Control::open(directory).map_err(named(format!("open {directory}")))?,
+            link: Link::new().map_err(named("open standard input and output".into()))?,
+            children,
+            world: World::default(),
+            owning: Vec::new(),
+            owned: BTreeMap::new(),
+            seen: Seen::default(),
+            sign_of_life: clock::now(),
+            input_again: None,
+            buffer: vec![0; 256 << 10],
+            leaving: false,
+        })
+    }
+
+    /// Runs until it is told to end, or has to.
+    pub(crate) fn run(mut self) -> io::Result<()> {
+        while !self.leaving {
+            self.tick();
+            self.link.flush(&self.world);
+            for ready in self.wait()? {
+                self.handle(ready);
+            }
+            self.look_at_the_clock();
+        }
+        self.leave();
+        Ok(())
+    }
+
+    /// Sleeps until something is ready or due.
+    fn wait(&self) -> io::Result<Vec<Ready>> {
+        let mut wanted: Vec<(Ready, BorrowedFd<'_>, PollFlags)> =
+            vec![(Ready::Children, self.children.as_fd(), PollFlags::IN)];
+        if self.input_again.is_none() {
+            wanted.push((Ready::Input, self.link.input(), PollFlags::IN));
+        }
+        if self.link.is_pending() {
+            wanted.push((Ready::Output, self.link.output(), PollFlags::OUT));
+        }
+        for (number, stage) in &self.world.stages {
+            let parts = stage.descriptors();
+            wanted.extend(parts.map(|(part, fd)| (Ready::Stage(*number, part), fd.as_fd(), PollFlags::IN)));
+        }
+        let owning = self.owning.iter();
+        wanted.extend(owning.map(|walk| (Ready::Owning(walk.seq), walk.result.as_fd(), PollFlags::IN)));
+        let mut fds: Vec<PollFd<'_>> =
+            wanted.iter().map(|(_, fd, flags)| PollFd::from_borrowed_fd(*fd, *flags)).collect();
+        match poll(&mut fds, Some(&timeout(self.sleep()))) {
+            Ok(_) => {}
+            Err(Errno::INTR) => return Ok(Vec::new()),
+            Err(error) => return Err(error.into()),
+        }
+        let found = wanted.iter().zip(&fds).filter(|(_, fd)| !fd.revents().is_empty());
+        Ok(found.map(|((ready, ..), _)| *ready).collect())
+    }
+
+    fn sleep(&self) -> Duration {
+        let stages = self.world.stages.values().filter_map(Stage::wake_at);
+        let dead_man = self.settings.dead_man.map(|time| self.sign_of_life.saturating_add(time));
+        let due = stages.chain(dead_man).chain(self.input_again).min();
+        due.map_or(LONGEST_SLEEP, |due| due.saturating_sub(clock::now()).min(LONGEST_SLEEP))
+    }
+
+    fn handle(&mut self, ready: Ready) {
+        match ready {
+            Ready::Input => self.read_input(),
+            // The loop flushes at each turn.
+            Ready::Output => {}
+            Ready::Children => drop(self.reap()),
+            Ready::Stage(number, part) => {
+                if let Some(stage) = self.world.stages.get_mut(&number) {
+                    stage.ready(part, &mut self.buffer);
+                }
+            }
+            Ready::Owning(seq) => self.read_owning(seq),
+        }
+    }
+
+    fn read_input(&mut self) {
+        match self.link.read(&mut self.buffer) {
+            Input::Commands(commands) => {
+                self.input_again = None;
+                commands.into_iter().for_each(|command| self.obey(command));
+            }
+            Input::End if self.settings.exit_on_eof => self.leaving = true,
+            Input::End => self.input_again = Some(clock::now() + INPUT_RETRY),
+        }
+    }
+
+    fn look_at_the_clock(&mut self) {
+        let now = clock::now();
+        if self.input_again.is_some_and(|again| now >= again) {
+            self.read_input();
+        }
+        if self.settings.dead_man.is_some_and(|time| now >= self.sign_of_life.saturating_add(time)) {
+            self.leaving = true;
+        }
+    }
+
+    /// Carries a command out, unless it was carried out before.
+    fn obey(&mut self, command: Command) {
+        self.sign_of_life = clock::now();
+        let seq = command.seq;
+        self.world.highest = self.world.highest.max(seq);
+        if seq == 0 || self.seen.insert(seq) {
+            self.carry_out(seq, command.order);
+        } else if let Some(errors) = self.owned.get(&seq) {
+            self.link.answer(Report::Owned { seq, errors: errors.clone() });
+        }
+        if seq != 0 {
+            self.link.answer(Report::Ack { seq });
+        }
+    }
+
+    fn carry_out(&mut self, seq: u64, order: Order) {
+        match order {
+            Order::Query => self.link.want_state(),
+            Order::Start(spec) => self.start_stage(&spec),
+            Order::Stop { stage, grace } => {
+                let others = self.world.others(stage, self.owning.iter().map(|walk| walk.pid));
+                if let Some(stage) = self.world.stages.get_mut(&stage) {
+                    stage.stop(grace, &others);
+                }
+            }
+            Order::Own { path, from, to } => self.start_owning(seq, &path, &from, to),
+            Order::Exit => self.leaving = true,
+        }
+    }
+
+    fn start_stage(&mut self, spec: &StageSpec) {
+        if self.world.stages.contains_key(&spec.stage) {
+            return self.link.want_stage(spec.stage);
+        }
+        self.world.stages.insert(spec.stage, Stage::start(spec, &self.control));
+    }
+
+    /// Takes every child that has ended off the kernel's list. False: there is no child at all.
+    fn reap(&mut self) -> bool {
+        let mut ignored = [0; 1024];
+        while rustix::io::read(&self.children, &mut ignored).is_ok_and(|length| length > 0) {}
+        loop {
+            match sys::reap() {
+                Ok(Some(ended)) => self.world.stages.values_mut().for_each(|stage| stage.reaped(&ended)),
+                Ok(None) => return true,
+                Err(_) => return false,
+            }
+        }
+    }
+
+    /// What time or the last events have made due for the stages.
+    fn tick(&mut self) {
+        let now = clock::now();
+        let numbers: Vec<u32> = self.world.stages.keys().copied().collect();
+        for number in numbers {
+            let others = self.world.others(number, self.owning.iter().map(|walk| walk.pid));
+            let Some(stage) = self.world.stages.get_mut(&number) else { continue };
+            let was_over = stage.is_over();
+            stage.tick(&others, &mut self.buffer);
+            if stage.is_over() && !was_over {
+                self.control.remove_fifos(number);
+            }
+            if stage.take_news(now) {
+                self.link.want_stage(number);
+            }
+        }
+    }
+
+    fn start_owning(&mut self, seq: u64, path: &str, from: &[u32], to: NewOwner) {
+        let owner = match to {
+            NewOwner::Ids(owner) => Ok(owner),
+            NewOwner::Named(name) => user::resolve(&name).map(|user| Owner { uid: user.uid, gid: user.gid }),
+        };
+        let named = |error: io::Error| format!("start a process: {error}");
+        match owner.and_then(|owner| Owning::start(seq, path, from, owner).map_err(named)) {
+            Ok(walk) => self.owning.push(walk),
+            Err(reason) => self.owned(seq, vec![reason]),
+        }
+    }
+
+    fn read_owning(&mut self, seq: u64) {
+        let Some(at) = self.owning.iter().position(|walk| walk.seq == seq) else { return };
+        match rustix::io::read(&self.owning[at].result, &mut self.buffer) {
+            Ok(0) => {
+                let walk = self.owning.swap_remove(at);
+                let errors = serde_json::from_slice(&walk.text).unwrap_or_else(|_| {
+                    vec!["the files were not all seen to: the process was killed".to_owned()]
+                });
+                self.owned(seq, errors);
+            }
+            Ok(length) => self.owning[at].text.extend_from_slice(&self.buffer[..length]),
+            Err(_) => {}
+        }
+    }
+
+    fn owned(&mut self, seq: u64, errors: Vec<String>) {
+        self.link.answer(Report::Owned { seq, errors: errors.clone() });
+        self.owned.insert(seq, errors);
+        if self.owned.len() > KEPT_ANSWERS {
+            self.owned.pop_first();
+        }
+    }
+
+    /// Ends everything, tells of it, gives the workspace back.
+    fn leave(&mut self) {
+        self.world.stages.values_mut().for_each(Stage::container_ends);
+        self.kill_everything();
+        // What came through the pipes before the end still belongs to the logs.
+        let parts: Vec<(u32, Part)> = self
+            .world
+            .stages
+            .iter()
+            .flat_map(|(number, stage)| stage.descriptors().map(|(part, _)| (*number, part)))
+            .collect();
+        for (number, part) in parts {
+            self.handle(Ready::Stage(number, part));
+        }
+        self.tick();
+        self.say_the_last();
+        if let Some(back) = &self.settings.hand_back {
+            for error in own::give(&back.path, &[], back.to) {
+                sys::complain(&format!("give back {error}"));
+            }
+        }
+    }
+
+    /// As the first process: all others of the container. Otherwise what is below this one.
+    fn kill_everything(&mut self) {
+        let own = Pid::try_from(std::process::id()).unwrap_or(1);
+        let end = clock::now() + LAST_WAIT;
+        loop {
+            if own == 1 {
+                sys::kill(-1, libc::SIGKILL);
+            } else {
+                processes::signal_all(libc::SIGKILL, |snapshot: &Snapshot| snapshot.below(&[own]));
+            }
+            if !self.reap() || clock::now() >= end {
+                return;
+            }
+            let mut fds = [PollFd::new(&self.children, PollFlags::IN)];
+            let _ = poll(&mut fds, Some(&timeout(Duration::from_millis(20))));
+        }
+    }
+
+    fn say_the_last(&mut self) {
+        let end = clock::now() + LAST_WORDS;
+        loop {
+            self.link.flush(&self.world);
+            let left = end.saturating_sub(clock::now());
+            if !self.link.is_pending() || left.is_zero() {
+                return;
+            }
+            let mut fds = [PollFd::from_borrowed_fd(self.link.output(), PollFlags::OUT)];
+            let _ = poll(&mut fds, Some(&timeout(left)));
+        }
+    }
+}
+
+impl Owning {
+    fn start(seq: u64, path: &str, from: &[u32], to: Owner) -> io::Result<Self> {
+        let (result, into_result) = pipe_with(PipeFlags::CLOEXEC)?;
+        match sys::fork()? {
+            Fork::Parent(pid) => Ok(Self { seq, pid, result, text: Vec::new() }),
+            Fork::Child => {
+                sys::set_name(c"buildr-own");
+                if sys::place(&into_result, 0).is_err() {
+                    sys::exit_now(1);
+                }
+                sys::close_from(1);
+                let mut text = serde_json::to_vec(&own::give(path, from, to)).unwrap_or_default();
+                while !text.is_empty() {
+                    match rustix::io::write(io::stdin(), &text) {
+                        Ok(written) => drop(text.drain(..written)),
+                        Err(_) => sys::exit_now(1),
+                    }
+                }
+                sys::exit_now(0)
+            }
+        }
+    }
+}
+
+fn timeout(duration: Duration) -> Timespec {
+    Timespec {
+        tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(duration.subsec_nanos()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_is_seen_once_whatever_the_order() {
+        let mut seen = Seen::default();
+        let first: Vec<bool> = [1, 3, 3, 2, 1, 2, 4, 9].into_iter().map(|seq| seen.insert(seq)).collect();
+        assert_eq!(first, [true, true, false, true, false, false, true, true]);
+        assert_eq!((seen.up_to, seen.beyond.len()), (4, 1));
+    }
+}
