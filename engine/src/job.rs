@@ -6,6 +6,8 @@ use buildr_manifest::{Event, JobPlan, Outcome, StageName, Trigger, VarName};
 use bytes::Bytes;
 use jiff::Timestamp;
 
+use crate::claim::Claim;
+
 /// A name for one run of one job, unique for ever; it is on the labels of all that the run makes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RunId(String);
@@ -109,6 +111,8 @@ pub struct Prepared {
     pub branch: Option<String>,
     /// The tag, where there is one.
     pub tag: Option<String>,
+    /// The run's claim on its folder; for who makes one by hand, the default will do.
+    pub claim: Claim,
 }
 
 /// What the engine tells while it works, in one order: whatever stands before an item in this

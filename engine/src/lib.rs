@@ -1,5 +1,50 @@
 //! The engine: turns a project with a manifest into a finished job in containers, and tells what
 //! happens as one ordered stream. `buildr run` and the agent use it alike; it knows nothing of the
 //! farm, the network protocol or the terminal.
+//!
+//! # Layout
+//! - [`engine`]: settings, and the three things that can be asked: prepare, run, reap
+//! - [`job`]: the request and the stream
+//! - `prepare`: with [`source`] and `manifest_file`, up to a plan
+//! - `run`: `boot`, `stages`, `finish`; what an end means is in `verdict`
+//! - `link`, `watch`, `control`: init's other end, a stage as a stream, the log files
+//! - `docker`, `container`, `image`, `credentials`: Docker
+//! - `run_folder`, `claim`, `reaper`, `janitor`: what a run owns, and how it goes away
 
+mod claim;
+mod container;
+mod control;
+mod credentials;
+mod docker;
+pub mod engine;
+mod environment;
+mod error;
+mod feed;
+mod image;
+mod init_program;
+mod janitor;
 pub mod job;
+mod link;
+mod manifest_file;
+mod prepare;
+mod reaper;
+mod run;
+mod run_folder;
+pub mod source;
+mod verdict;
+mod watch;
+
+pub use claim::Claim;
+pub use engine::{Config, DockerSocket, Engine, Lifetime};
+pub use error::Error;
+pub use job::{
+    Finished, GitReference, GitSource, Identity, Item, JobRequest, Output, Prepared, RunId, SourceSpec, Stop,
+};
+pub use reaper::Reaped;
+
+/// Does what blocks on a thread for that.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> std::io::Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(std::io::Error::other(error)))
+}

@@ -1,0 +1,119 @@
+//! The connection to the Docker daemon of this machine. Never to that of another one: builds mount
+//! folders of this machine into their containers.
+
+use std::{io, path::PathBuf};
+
+use bollard::{API_DEFAULT_VERSION, Docker};
+use tokio::net::UnixStream;
+
+use crate::Error;
+
+/// Where Docker listens where nothing else is said.
+const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
+
+/// Docker 19.03: the oldest whose API has all that the engine uses.
+const OLDEST_API: (usize, usize) = (1, 40);
+
+/// How long a call may take until its answer begins, in seconds. A start on a machine under load
+/// takes seconds; a pull answers at once and goes on for as long as it likes.
+const CALL_SECONDS: u64 = 120;
+
+/// A daemon that answered.
+#[derive(Clone, Debug)]
+pub(crate) struct Daemon {
+    /// Speaks the newest API that both sides know.
+    pub(crate) api: Docker,
+    /// Its socket on this machine.
+    pub(crate) socket: PathBuf,
+}
+
+impl Daemon {
+    /// Finds the daemon, where `host` is the value of `DOCKER_HOST`.
+    pub(crate) async fn connect(host: Option<&str>) -> Result<Self, Error> {
+        let socket = socket_of(host)?;
+        let name = socket.display().to_string();
+        UnixStream::connect(&socket).await.map_err(|error| unreachable(&name, error))?;
+        let api = Docker::connect_with_unix(&name, CALL_SECONDS, API_DEFAULT_VERSION)
+            .map_err(Error::docker(format!("open its socket {name}")))?
+            .negotiate_version()
+            .await
+            .map_err(Error::docker("tell its version"))?;
+        let version = api.client_version();
+        if (version.major_version, version.minor_version) < OLDEST_API {
+            return Err(Error::DaemonTooOld {
+                socket: name,
+                version: format!("{}.{}", version.major_version, version.minor_version),
+                needed: format!("{}.{}", OLDEST_API.0, OLDEST_API.1),
+            });
+        }
+        Ok(Self { api, socket })
+    }
+}
+
+/// The path of the socket that `DOCKER_HOST` names.
+fn socket_of(host: Option<&str>) -> Result<PathBuf, Error> {
+    match host.filter(|host| !host.is_empty()) {
+        None => Ok(PathBuf::from(DEFAULT_SOCKET)),
+        Some(host) => match host.strip_prefix("unix://") {
+            Some(path) if path.starts_with('/') => Ok(PathBuf::from(path)),
+            _ => Err(Error::RemoteDaemon { host: host.to_owned() }),
+        },
+    }
+}
+
+fn unreachable(socket: &str, source: io::Error) -> Error {
+    let socket = socket.to_owned();
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => Error::NoPermission { socket, source },
+        _ => Error::NoDaemon { socket, source },
+    }
+}
+
+/// The status and the message of an answer that says no; none where there was no answer.
+pub(crate) fn refusal(error: &bollard::errors::Error) -> Option<(u16, &str)> {
+    match error {
+        bollard::errors::Error::DockerResponseServerError { status_code, message } => {
+            Some((*status_code, message))
+        }
+        _ => None,
+    }
+}
+
+/// True where Docker says that there is no such thing.
+pub(crate) fn is_absent(error: &bollard::errors::Error) -> bool {
+    refusal(error).is_some_and(|(status, _)| status == 404)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_socket_of_this_machine_is_taken() {
+        assert_eq!(socket_of(None).unwrap(), PathBuf::from(DEFAULT_SOCKET));
+        assert_eq!(socket_of(Some("")).unwrap(), PathBuf::from(DEFAULT_SOCKET));
+        assert_eq!(
+            socket_of(Some("unix:///run/user/1/docker.sock")).unwrap(),
+            PathBuf::from("/run/user/1/docker.sock")
+        );
+        for host in ["tcp://10.0.0.1:2375", "ssh://me@there", "https://x", "unix://docker.sock"] {
+            assert!(matches!(socket_of(Some(host)), Err(Error::RemoteDaemon { .. })), "{host}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_missing_daemon_is_named_with_its_socket() {
+        let error = Daemon::connect(Some("unix:///nowhere/docker.sock")).await.unwrap_err();
+        assert_eq!(error.to_string(), "cannot reach docker at /nowhere/docker.sock");
+        assert!(error.hint().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_nobody_listens_on_is_no_daemon() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("docker.sock");
+        drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+        let error = Daemon::connect(Some(&format!("unix://{}", socket.display()))).await.unwrap_err();
+        assert!(matches!(error, Error::NoDaemon { .. }), "{error}");
+    }
+}

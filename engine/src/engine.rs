@@ -1,0 +1,140 @@
+//! The engine itself: its settings, and what can be asked of it.
+
+use std::{collections::HashSet, path::PathBuf, sync::Arc, time::Duration};
+
+use tokio::sync::{mpsc, watch};
+
+use crate::{
+    Error, Finished,
+    docker::Daemon,
+    feed::{Feed, StopSignal},
+    job::{Item, JobRequest, Prepared, RunId, Stop},
+    prepare,
+    reaper::{self, Reaped},
+    run,
+    source::{Sources, UrlPolicy},
+};
+
+/// How the engine works on this machine. The operator decides, never a manifest.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Its own folder: mirrors, workspaces, control directories. Docker must see it under the same
+    /// path.
+    pub data_dir: PathBuf,
+    /// Marks its containers on this machine's Docker: the value of the label `buildr.agent`. The
+    /// reaper removes what has this mark, so nobody else with another data folder may have it.
+    pub owner: String,
+    /// The value of `DOCKER_HOST`; none: Docker's usual socket.
+    pub docker_host: Option<String>,
+    /// What builds get of Docker.
+    pub docker_socket: DockerSocket,
+    /// The most that a stage may write, in bytes.
+    pub log_limit: u64,
+    /// Between TERM and KILL where a job is ended.
+    pub grace: Duration,
+    /// What becomes of containers when this process ends.
+    pub lifetime: Lifetime,
+    /// Lets file URLs be a project's source.
+    pub allow_file_urls: bool,
+}
+
+/// What builds get of this machine's Docker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DockerSocket {
+    /// The daemon's own socket: as good as root on this machine.
+    Raw,
+    /// Nothing.
+    None,
+}
+
+/// What becomes of containers when this process ends, however it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lifetime {
+    /// They end with it.
+    Attached,
+    /// They live on, for at most the dead man's time where there is one.
+    Detached {
+        /// Without a sign of life from an engine for this long, init ends the build.
+        dead_man: Option<Duration>,
+    },
+}
+
+impl Config {
+    /// The log limit where nothing else is said: 1 GiB.
+    pub const LOG_LIMIT: u64 = 1 << 30;
+
+    /// The grace where nothing else is said.
+    pub const GRACE: Duration = Duration::from_secs(10);
+
+    /// The usual settings of a local run; `DOCKER_HOST` is taken from this process's environment.
+    pub fn new(data_dir: impl Into<PathBuf>, owner: impl Into<String>) -> Self {
+        Self {
+            data_dir: data_dir.into(),
+            owner: owner.into(),
+            docker_host: std::env::var("DOCKER_HOST").ok(),
+            docker_socket: DockerSocket::Raw,
+            log_limit: Self::LOG_LIMIT,
+            grace: Self::GRACE,
+            lifetime: Lifetime::Attached,
+            allow_file_urls: false,
+        }
+    }
+}
+
+/// A connection to this machine's Docker with all that a job needs besides. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+/// What all clones of an engine share.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) config: Config,
+    pub(crate) daemon: Daemon,
+    pub(crate) sources: Sources,
+}
+
+impl Engine {
+    /// Finds Docker and makes the data folder.
+    pub async fn connect(mut config: Config) -> Result<Self, Error> {
+        let daemon = Daemon::connect(config.docker_host.as_deref()).await?;
+        let failed = || Error::files("create folder", &config.data_dir);
+        std::fs::create_dir_all(&config.data_dir).map_err(failed())?;
+        let data_dir = config.data_dir.canonicalize().map_err(failed())?;
+        config.data_dir = data_dir;
+        let sources = Sources::new(config.data_dir.join("sources"), UrlPolicy { allow_file: config.allow_file_urls });
+        Ok(Self { inner: Arc::new(Inner { config, daemon, sources }) })
+    }
+
+    /// Brings the project here and reads its manifest. Tells `JobStarted`, `SourceResolved`,
+    /// warnings and `Planned`; where it fails or is stopped, `JobFinished` is the last.
+    pub async fn prepare(
+        &self,
+        request: JobRequest,
+        items: &mpsc::Sender<Item>,
+        stop: &watch::Receiver<Stop>,
+    ) -> Result<Prepared, Finished> {
+        let feed = Feed::new(items.clone());
+        prepare::prepare(&self.inner, request, &feed, &StopSignal::new(stop)).await
+    }
+
+    /// Runs the stages and tells the rest, `JobFinished` as the very last item. Comes back when all
+    /// that the run made is removed, or left to the daemon to remove; that may be later than the
+    /// last item. To end it early use `stop`: dropping the future leaves what there is to the
+    /// reaper.
+    pub async fn run(
+        &self,
+        prepared: Prepared,
+        items: &mpsc::Sender<Item>,
+        stop: &watch::Receiver<Stop>,
+    ) -> Finished {
+        run::run(&self.inner, prepared, Feed::new(items.clone()), StopSignal::new(stop)).await
+    }
+
+    /// Removes the containers and folders of this owner whose run is neither in `live` nor in the
+    /// hands of any process on this machine.
+    pub async fn reap(&self, live: &HashSet<RunId>) -> Result<Reaped, Error> {
+        reaper::reap(&self.inner, live).await
+    }
+}

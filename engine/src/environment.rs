@@ -1,0 +1,109 @@
+//! The environment of a stage: the image's, the plan's, then buildr's own. Pure.
+
+use std::collections::BTreeMap;
+
+use buildr_manifest::{StageName, Trigger, VarName};
+
+use crate::job::{JobRequest, Prepared, SourceSpec};
+
+/// Where the project is in a build container.
+pub(crate) const WORKSPACE: &str = "/workspace";
+
+/// What a build container calls itself.
+pub(crate) const HOSTNAME: &str = "buildr";
+
+/// Docker's own default, for images that set none.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The layers that all stages of a job share.
+#[derive(Debug)]
+pub(crate) struct Environment {
+    shared: BTreeMap<String, String>,
+}
+
+impl Environment {
+    /// Lays the layers over each other; `image` has `NAME=VALUE` entries.
+    pub(crate) fn new(image: &[String], prepared: &Prepared) -> Self {
+        let mut shared = BTreeMap::from([
+            ("PATH".to_owned(), DEFAULT_PATH.to_owned()),
+            ("HOSTNAME".to_owned(), HOSTNAME.to_owned()),
+        ]);
+        shared.extend(image.iter().filter_map(|entry| entry.split_once('=')).map(owned));
+        shared.extend(prepared.plan.environment.iter().map(|(name, value)| variable(name, value)));
+        // Nothing that the image or the manifest says of these names may be mistaken for ours.
+        shared.retain(|name, _| name != "BUILDR" && !name.starts_with("BUILDR_"));
+        shared.extend(own(prepared));
+        trust_workspace(&mut shared);
+        Self { shared }
+    }
+
+    /// What a stage sees.
+    pub(crate) fn of_stage(&self, stage: &StageName) -> BTreeMap<String, String> {
+        let mut environment = self.shared.clone();
+        environment.insert("BUILDR_STAGE".to_owned(), stage.to_string());
+        environment
+    }
+}
+
+/// The project's repository as builds know it: its URL, or the folder's path.
+pub(crate) fn repository(request: &JobRequest) -> String {
+    match &request.source {
+        SourceSpec::Folder(path) => path.display().to_string(),
+        SourceSpec::Git(git) => git.url.clone(),
+    }
+}
+
+/// Buildr's own variables; what has no value is left out.
+fn own(prepared: &Prepared) -> impl Iterator<Item = (String, String)> {
+    let identity = &prepared.request.identity;
+    let build = identity.build.map_or_else(|| "local".to_owned(), |number| number.to_string());
+    [
+        ("BUILDR", Some("true".to_owned())),
+        ("BUILDR_BUILD", Some(build)),
+        ("BUILDR_JOB", identity.job.clone()),
+        ("BUILDR_REPO", Some(repository(&prepared.request))),
+        ("BUILDR_BRANCH", prepared.branch.clone()),
+        ("BUILDR_TAG", prepared.tag.clone()),
+        ("BUILDR_COMMIT", prepared.commit.clone()),
+        ("BUILDR_EVENT", Some(event_word(prepared.request.trigger).to_owned())),
+        ("BUILDR_WORKSPACE", Some(WORKSPACE.to_owned())),
+        ("BUILDR_HOST_WORKSPACE", Some(prepared.workspace.display().to_string())),
+        ("BUILDR_AGENT", identity.agent.clone()),
+        ("COMPOSE_PROJECT_NAME", Some(compose_project(prepared.request.run.as_str()))),
+    ]
+    .into_iter()
+    .filter_map(|(name, value)| value.map(|value| (name.to_owned(), value)))
+}
+
+/// Lets git work in a workspace that belongs to somebody else than the user of a stage, without
+/// touching any configuration file; after whatever was configured this way before.
+fn trust_workspace(environment: &mut BTreeMap<String, String>) {
+    let count = environment.get("GIT_CONFIG_COUNT").and_then(|text| text.parse::<u32>().ok()).unwrap_or(0);
+    environment.insert("GIT_CONFIG_COUNT".to_owned(), count.saturating_add(1).to_string());
+    environment.insert(format!("GIT_CONFIG_KEY_{count}"), "safe.directory".to_owned());
+    environment.insert(format!("GIT_CONFIG_VALUE_{count}"), "*".to_owned());
+}
+
+/// Compose takes lower case letters, digits, `-` and `_`.
+fn compose_project(run: &str) -> String {
+    format!("buildr-{}", run.to_ascii_lowercase())
+}
+
+fn event_word(trigger: Trigger) -> &'static str {
+    match trigger {
+        Trigger::Local => "local",
+        Trigger::Manual => "manual",
+        Trigger::Push => "push",
+        Trigger::Tag => "tag",
+        Trigger::PullRequest => "pull_request",
+        Trigger::Cron => "cron",
+    }
+}
+
+fn owned((name, value): (&str, &str)) -> (String, String) {
+    (name.to_owned(), value.to_owned())
+}
+
+fn variable(name: &VarName, value: &str) -> (String, String) {
+    (name.to_string(), value.to_owned())
+}

@@ -1,0 +1,115 @@
+//! The end of a run: what it made is removed, what it borrowed is given back, and the last word is
+//! said.
+
+use std::time::{Duration, Instant};
+
+use buildr_init::wire::{Order, Owner};
+use buildr_manifest::{EventKind, Outcome};
+use tokio::time::timeout;
+
+use super::{Progress, Run, boot::Booted, tell_unreached};
+use crate::{container, janitor};
+
+/// How long init may take to exit.
+const EXIT_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long it may take where it gives a workspace back first.
+const HAND_BACK_LIMIT: Duration = Duration::from_secs(120);
+
+/// How much of the workspace is back with its owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Returned {
+    /// All of it, or nothing was taken.
+    Yes,
+    /// The container ended before it was.
+    No,
+}
+
+impl Run<'_> {
+    /// Ends the run. `JobFinished` comes before the removal where the stages ended by themselves,
+    /// and after it where somebody wants to know that it is over.
+    pub(super) async fn finish(
+        &self,
+        booted: Option<Booted>,
+        hand_back: Option<Owner>,
+        outcome: &Outcome,
+        progress: &Progress,
+        since: Instant,
+    ) {
+        tell_unreached(self.prepared, progress, self.feed).await;
+        let told = |containers_removed| {
+            let (outcome, duration) = (outcome.clone(), since.elapsed());
+            self.feed.event(EventKind::JobFinished { outcome, duration, containers_removed })
+        };
+        let image = booted.as_ref().map(|booted| booted.image.id.clone());
+        match booted {
+            Some(booted) if !matches!(outcome, Outcome::Canceled { .. }) => {
+                told(1).await;
+                let returned = self.leave(booted, hand_back).await;
+                if self.is_detached() || returned == Returned::No {
+                    self.remove().await;
+                }
+                self.return_workspace(returned, hand_back, image).await;
+            }
+            booted => {
+                let count = u32::from(booted.is_some());
+                let returned = match booted {
+                    Some(booted) => self.leave(booted, hand_back).await,
+                    None => Returned::Yes,
+                };
+                let removed = self.remove().await.max(count);
+                self.return_workspace(returned, hand_back, image).await;
+                told(removed).await;
+            }
+        }
+        self.remove_folder().await;
+    }
+
+    /// Lets init exit, or kills it where that is wanted or needed.
+    async fn leave(&self, mut booted: Booted, hand_back: Option<Owner>) -> Returned {
+        let limit = if hand_back.is_some() { HAND_BACK_LIMIT } else { EXIT_LIMIT };
+        let mut left = false;
+        if !self.stop.is_kill() && !booted.link.board().borrow().closed {
+            booted.link.send(Order::Exit).await;
+            left = tokio::select! {
+                _by = self.stop.killed() => false,
+                closed = timeout(limit, booted.link.closed()) => closed.is_ok(),
+            };
+        }
+        if !left && let Err(error) = booted.container.kill().await {
+            tracing::warn!(error = error.chain(), "the container could not be killed");
+        }
+        if let Err(error) = booted.started().await {
+            tracing::debug!(error = error.chain(), "docker says that the start failed");
+        }
+        if left || hand_back.is_none() { Returned::Yes } else { Returned::No }
+    }
+
+    /// Removes the run's containers and tells how many there were.
+    async fn remove(&self) -> u32 {
+        let removed =
+            container::remove_all(&self.engine.daemon, &self.engine.config.owner, &self.prepared.request.run);
+        removed.await.unwrap_or_else(|error| {
+            tracing::warn!(error = error.chain(), "containers are left to the reaper");
+            0
+        })
+    }
+
+    async fn return_workspace(&self, returned: Returned, hand_back: Option<Owner>, image: Option<String>) {
+        let (Returned::No, Some(owner), Some(image)) = (returned, hand_back, image) else { return };
+        let (run, workspace) = (&self.prepared.request.run, &self.prepared.workspace);
+        if let Err(error) = janitor::hand_back(self.engine, run, &image, workspace, owner).await {
+            let error = error.chain();
+            tracing::warn!(error, workspace = %workspace.display(), "files may belong to other users now");
+        }
+    }
+
+    /// The folder with the control directory, and the workspace where it is the run's own.
+    async fn remove_folder(&self) {
+        let path = self.folder.path().to_owned();
+        let removed = crate::blocking(move || std::fs::remove_dir_all(path)).await;
+        if let Err(error) = removed {
+            tracing::warn!(%error, "the run's folder is left to the reaper");
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! The folder of one run: its control directory, its workspace where it has one of its own, and the
+//! journal of what was made for it. A lock in it tells every other process on this machine that the
+//! run is alive.
+
+use std::{
+    fs::{self, DirBuilder, File},
+    io,
+    os::unix::fs::{DirBuilderExt, MetadataExt},
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use buildr_init::wire::Owner;
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, job::RunId};
+
+/// Where in the data folder the runs are.
+const RUNS: &str = "runs";
+
+/// Folders under this prefix are being made.
+const UNFINISHED: &str = ".new-";
+
+/// After this time nobody is still making a folder.
+const UNFINISHED_FOR: Duration = Duration::from_secs(3600);
+
+/// An open folder of a live run. Dropping it ends the claim, the files stay.
+#[derive(Debug)]
+pub(crate) struct RunFolder {
+    path: PathBuf,
+    _lock: File,
+}
+
+/// What a run made outside its folder, written before it was made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Journal {
+    /// The container's name.
+    pub(crate) container: String,
+    /// The image's id.
+    pub(crate) image: String,
+    /// To whom the workspace is to be given back.
+    pub(crate) hand_back: Option<Owner>,
+}
+
+impl RunFolder {
+    /// Makes the folder. A leftover of the same name is an error: names of runs are never reused.
+    /// Blocks.
+    pub(crate) fn create(data_dir: &Path, run: &RunId) -> Result<Self, Error> {
+        let runs = data_dir.join(RUNS);
+        let path = runs.join(run.as_str());
+        let begun = runs.join(format!("{UNFINISHED}{run}"));
+        let failed = || Error::files("create folder", &path);
+        make_folder(&runs, 0o755).map_err(failed())?;
+        make_folder(&begun, 0o700).map_err(failed())?;
+        let lock = File::create(begun.join("lock")).map_err(failed())?;
+        lock.try_lock().map_err(|error| failed()(error.into()))?;
+        make_folder(&crate::control::control_path(&begun), 0o700).map_err(failed())?;
+        // Init is mounted over this one.
+        File::create(crate::control::control_path(&begun).join("init")).map_err(failed())?;
+        if path.exists() {
+            let _left_to_the_reaper = fs::remove_dir_all(&begun);
+            return Err(failed()(io::Error::from(io::ErrorKind::AlreadyExists)));
+        }
+        fs::rename(&begun, &path).map_err(failed())?;
+        Ok(Self { path, _lock: lock })
+    }
+
+    /// Takes over the folder of a run that nobody claims; none where somebody does.
+    pub(crate) fn claim(path: &Path) -> io::Result<Option<Self>> {
+        let lock = match File::open(path.join("lock")) {
+            Ok(lock) => lock,
+            // Its removal was begun and not finished.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => File::open(path)?,
+            Err(error) => return Err(error),
+        };
+        match lock.try_lock() {
+            Ok(()) => Ok(Some(Self { path: path.to_owned(), _lock: lock })),
+            Err(fs::TryLockError::WouldBlock) => Ok(None),
+            Err(fs::TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    /// The folder.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where a project is checked out to.
+    pub(crate) fn workspace(&self) -> PathBuf {
+        self.path.join("workspace")
+    }
+
+    /// Writes down what will be made.
+    pub(crate) fn write_journal(&self, journal: &Journal) -> Result<(), Error> {
+        let path = self.path.join("journal.json");
+        let text = serde_json::to_vec(journal).expect("a journal has only strings for keys");
+        fs::write(&path, text).map_err(Error::files("write", &path))
+    }
+
+    /// What was made, where anything was.
+    pub(crate) fn journal(&self) -> Option<Journal> {
+        serde_json::from_slice(&fs::read(self.path.join("journal.json")).ok()?).ok()
+    }
+
+    /// Removes the folder with all that is in it; never follows a link out of it. Blocks.
+    pub(crate) fn remove(&self) -> io::Result<()> {
+        match fs::remove_dir_all(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The path of a run's folder.
+pub(crate) fn path_of(data_dir: &Path, run: &RunId) -> PathBuf {
+    data_dir.join(RUNS).join(run.as_str())
+}
+
+/// The folders of all runs, alive or not. What is no run's, or is just being made, is passed over.
+pub(crate) fn all(data_dir: &Path) -> io::Result<Vec<(RunId, PathBuf)>> {
+    let entries = match fs::read_dir(data_dir.join(RUNS)) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut runs = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name();
+        let Some(name) = name.to_str() else { continue };
+        match name.strip_prefix(UNFINISHED) {
+            Some(_) if is_stale(&entry) => {
+                let _tried_again_next_time = fs::remove_dir_all(entry.path());
+            }
+            Some(_) => {}
+            None => runs.extend(RunId::new(name).map(|run| (run, entry.path()))),
+        }
+    }
+    Ok(runs)
+}
+
+/// Whom a file belongs to.
+pub(crate) fn owner_of(path: &Path) -> io::Result<Owner> {
+    fs::metadata(path).map(|there| Owner { uid: there.uid(), gid: there.gid() })
+}
+
+fn make_folder(path: &Path, mode: u32) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(mode).create(path)
+}
+
+fn is_stale(entry: &fs::DirEntry) -> bool {
+    let changed = entry.metadata().and_then(|there| there.modified());
+    changed.is_ok_and(|at| SystemTime::now().duration_since(at).is_ok_and(|age| age > UNFINISHED_FOR))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run() -> RunId {
+        RunId::new("run-1").unwrap()
+    }
+
+    #[test]
+    fn a_live_run_cannot_be_claimed_and_a_dead_one_can() {
+        let data = tempfile::tempdir().unwrap();
+        let folder = RunFolder::create(data.path(), &run()).unwrap();
+        let path = path_of(data.path(), &run());
+        assert!(RunFolder::claim(&path).unwrap().is_none());
+        drop(folder);
+        let claimed = RunFolder::claim(&path).unwrap().unwrap();
+        claimed.remove().unwrap();
+        assert!(all(data.path()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_run_has_its_folder_for_itself() {
+        let data = tempfile::tempdir().unwrap();
+        let _folder = RunFolder::create(data.path(), &run()).unwrap();
+        let error = RunFolder::create(data.path(), &run()).unwrap_err();
+        assert!(error.to_string().starts_with("cannot create folder"), "{error}");
+        assert_eq!(all(data.path()).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn the_journal_is_read_as_it_was_written() {
+        let data = tempfile::tempdir().unwrap();
+        let folder = RunFolder::create(data.path(), &run()).unwrap();
+        assert_eq!(folder.journal(), None);
+        let journal = Journal {
+            container: "buildr-run-1".into(),
+            image: "sha256:ab".into(),
+            hand_back: Some(Owner { uid: 1, gid: 2 }),
+        };
+        folder.write_journal(&journal).unwrap();
+        assert_eq!(folder.journal(), Some(journal));
+    }
+}
