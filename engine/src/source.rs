@@ -195,8 +195,10 @@ impl Sources {
         on(&mirror, |mirror| mirror.prepare().map(drop)).await?;
         let fetch = Fetch { sources: self, address: &wanted.address, mirror: mirror.clone(), cancel };
         let pin = fetch.pin(wanted).await?;
-        let (folder, address, token, its) = (dest.to_owned(), wanted.address.clone(), cancel.clone(), pin.clone());
-        on(&mirror, move |mirror| workspace::make_repository(&folder, mirror, &address, &its, &token)).await?;
+        let (folder, address, token, its) =
+            (dest.to_owned(), wanted.address.clone(), cancel.clone(), pin.clone());
+        on(&mirror, move |mirror| workspace::make_repository(&folder, mirror, &address, &its, &token))
+            .await?;
         // From here on the workspace stands for itself, and the next job may have the mirror.
         drop(fetch);
         drop(mirror);

@@ -61,7 +61,9 @@ impl Address {
         match scheme.as_str() {
             "file" => return Self::file(text, rest),
             "https" | "http" | "ssh" | "git" => {}
-            _ => return Err("only https, http, ssh, git and file URLs, paths and `user@host:path` are known"),
+            _ => {
+                return Err("only https, http, ssh, git and file URLs, paths and `user@host:path` are known");
+            }
         }
         let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
         let (userinfo, host) = authority.rsplit_once('@').map_or((None, authority), |(u, h)| (Some(u), h));
@@ -108,7 +110,11 @@ impl Address {
             return Err("its path begins with `-`");
         }
         if let (name, Some(_)) = check_host(host)? {
-            return if name.is_empty() { Err(FORM) } else { Err("a port needs the form `ssh://host:port/path`") };
+            return if name.is_empty() {
+                Err(FORM)
+            } else {
+                Err("a port needs the form `ssh://host:port/path`")
+            };
         }
         if let Some(user) = user {
             check_ssh_user(user)?;
@@ -170,7 +176,8 @@ fn check_host(host: &str) -> Result<(&str, Option<&str>), &'static str> {
     let valid = match bracketed {
         Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
         None => {
-            !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
+            !name.is_empty()
+                && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
         }
     };
     if !valid {

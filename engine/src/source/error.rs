@@ -208,8 +208,7 @@ const PHRASES: &[(Reason, &[&str])] = &[
             "couldn't find remote ref",
             "not our ref",
             "unadvertised object",
-            "no such remote ref",
-            "remote does not have",
+            "target oid for the reference doesn't exist",
         ],
     ),
     (
@@ -273,15 +272,30 @@ mod tests {
         for (said, expected) in [
             ("fatal: couldn't find remote ref refs/heads/x", Reason::NotThere),
             ("fatal: remote error: upload-pack: not our ref 0123", Reason::NotThere),
-            ("fatal: '/x' does not appear to be a git repository\nfatal: Could not read from remote repository.", Reason::NoRepository),
+            (
+                "fatal: '/x' does not appear to be a git repository\nfatal: Could not read from remote repository.",
+                Reason::NoRepository,
+            ),
             ("fatal: repository 'https://example.org/x/' not found", Reason::NoRepository),
-            ("ERROR: Repository not found.\nfatal: Could not read from remote repository.", Reason::NoRepository),
-            ("git@h: Permission denied (publickey).\nfatal: Could not read from remote repository.", Reason::Authentication),
-            ("fatal: could not read Username for 'https://h': terminal prompts disabled", Reason::Authentication),
+            (
+                "ERROR: Repository not found.\nfatal: Could not read from remote repository.",
+                Reason::NoRepository,
+            ),
+            (
+                "git@h: Permission denied (publickey).\nfatal: Could not read from remote repository.",
+                Reason::Authentication,
+            ),
+            (
+                "fatal: could not read Username for 'https://h': terminal prompts disabled",
+                Reason::Authentication,
+            ),
             ("Host key verification failed.\nfatal: Could not read from remote repository.", Reason::HostKey),
             ("invalid or unknown remote ssh hostkey; class=Ssh", Reason::HostKey),
             ("fatal: unable to access 'https://h/': Could not resolve host: h", Reason::Network),
-            ("ssh: connect to host h port 22: Connection refused\r\nfatal: Could not read from remote repository.", Reason::Network),
+            (
+                "ssh: connect to host h port 22: Connection refused\r\nfatal: Could not read from remote repository.",
+                Reason::Network,
+            ),
             ("fatal: write error: No space left on device\nfatal: the remote end hung up", Reason::DiskFull),
             ("fatal: bad object refs/heads/main", Reason::Other),
         ] {

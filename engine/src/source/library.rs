@@ -10,7 +10,8 @@ use git2::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Fetched, Limits, SourceError, address::Address,
+    Fetched, Limits, SourceError,
+    address::Address,
     error::{Reason, reason},
     program::failure,
     wanted::Line,
@@ -53,7 +54,8 @@ impl Library {
         self.connected(|remote| {
             let Ok(name) = remote.default_branch() else { return Ok(None) };
             let name = String::from_utf8_lossy(&name).into_owned();
-            let head = remote.list()?.iter().find(|head| head.name() == "HEAD").map(|head| head.oid().to_string());
+            let head =
+                remote.list()?.iter().find(|head| head.name() == "HEAD").map(|head| head.oid().to_string());
             Ok(name.strip_prefix("refs/heads/").map(str::to_owned).zip(head))
         })
     }
@@ -70,7 +72,10 @@ impl Library {
         })
     }
 
-    fn connected<T>(&self, ask: impl FnOnce(&mut Remote<'_>) -> Result<T, git2::Error>) -> Result<T, SourceError> {
+    fn connected<T>(
+        &self,
+        ask: impl FnOnce(&mut Remote<'_>) -> Result<T, git2::Error>,
+    ) -> Result<T, SourceError> {
         let ask = || {
             let mut remote = Remote::create_detached(self.address.expose())?;
             let mut connection = remote.connect_auth(Direction::Fetch, Some(self.callbacks()), None)?;

@@ -165,7 +165,8 @@ pub(super) fn local(path: &Path) -> impl FnOnce(git2::Error) -> SourceError {
     move |error| SourceError::io(path)(io::Error::other(error))
 }
 
-fn remove_all(path: &Path) -> Result<(), SourceError> {
+/// Removes a folder with all that is in it, if it is there.
+pub(super) fn remove_all(path: &Path) -> Result<(), SourceError> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => {

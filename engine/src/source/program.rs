@@ -18,7 +18,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Fetched, Limits, SourceError, address::Address,
+    Fetched, Limits, SourceError,
+    address::Address,
     error::{Reason, reason},
     wanted::Line,
 };
@@ -41,9 +42,20 @@ const URL_VARIABLE: &str = "BUILDR_SOURCE_URL";
 
 /// Variables that would make git work elsewhere than it is told, or ask through a window.
 const UNWANTED: &[&str] = &[
-    "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_NAMESPACE",
-    "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_QUARANTINE_PATH", "GIT_SHALLOW_FILE", "GIT_TEMPLATE_DIR",
-    "GIT_TRACE", "GIT_TRACE_CURL", "GIT_CURL_VERBOSE", "SSH_ASKPASS",
+    "GIT_DIR",
+    "GIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_COMMON_DIR",
+    "GIT_NAMESPACE",
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_QUARANTINE_PATH",
+    "GIT_SHALLOW_FILE",
+    "GIT_TEMPLATE_DIR",
+    "GIT_TRACE",
+    "GIT_TRACE_CURL",
+    "GIT_CURL_VERBOSE",
+    "SSH_ASKPASS",
 ];
 
 /// Settings that win over those of the operator's own files.
@@ -91,7 +103,11 @@ struct Ended {
 
 impl Program {
     /// The program at `path`, where it is one that is new enough (2.31).
-    pub(super) fn probe(path: PathBuf, environment: Vec<(OsString, OsString)>, limits: Limits) -> Option<Self> {
+    pub(super) fn probe(
+        path: PathBuf,
+        environment: Vec<(OsString, OsString)>,
+        limits: Limits,
+    ) -> Option<Self> {
         let answer = std::process::Command::new(&path).arg("version").stdin(Stdio::null()).output().ok()?;
         let answer = String::from_utf8(answer.stdout).ok()?;
         let mut numbers = answer.strip_prefix("git version ")?.split(['.', ' ', '\n']).map(str::parse::<u32>);
@@ -159,9 +175,11 @@ impl Program {
     ) -> Result<Fetched, SourceError> {
         let mut git_dir = OsString::from("--git-dir=");
         git_dir.push(mirror);
-        let fetch = ["fetch", "--progress", "--no-recurse-submodules", "--no-write-fetch-head", "buildr", refspec];
+        let fetch =
+            ["fetch", "--progress", "--no-recurse-submodules", "--no-write-fetch-head", "buildr", refspec];
         let arguments = std::iter::once(git_dir).chain(fetch.map(OsString::from)).collect();
-        let ended = self.run(Run { address, arguments, folder: Some(mirror), is_local: false }, cancel).await?;
+        let ended =
+            self.run(Run { address, arguments, folder: Some(mirror), is_local: false }, cancel).await?;
         match ended.status.success() {
             true => Ok(Fetched::Done),
             false if reason(&ended.said) == Reason::NotThere => Ok(Fetched::NotThere),
@@ -277,8 +295,7 @@ impl Program {
 /// True where the operator told git how to run ssh.
 fn has_own_ssh_command() -> bool {
     let variable = ["GIT_SSH_COMMAND", "GIT_SSH"].iter().any(|name| std::env::var_os(name).is_some());
-    variable
-        || git2::Config::open_default().is_ok_and(|config| config.get_string("core.sshCommand").is_ok())
+    variable || git2::Config::open_default().is_ok_and(|config| config.get_string("core.sshCommand").is_ok())
 }
 
 /// Where a program of this name is in a search path.

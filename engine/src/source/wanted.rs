@@ -85,7 +85,8 @@ impl Line {
 
 /// A full id; 64 digits are those of a SHA-256 repository, which libgit2 cannot read yet.
 fn check_commit(text: &str) -> Result<Oid, SourceError> {
-    let bad = || SourceError::BadCommit { text: text.chars().take(200).flat_map(char::escape_debug).collect() };
+    let bad =
+        || SourceError::BadCommit { text: text.chars().take(200).flat_map(char::escape_debug).collect() };
     if text.len() != 40 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
         return Err(bad());
     }
@@ -103,8 +104,31 @@ mod tests {
             assert!(Line::Tag(good.into()).check().is_ok(), "{good}");
         }
         for bad in [
-            "", "-x", "--upload-pack=x", "a..b", "a b", "a:b", "a?b", "a*b", "a[b", "a\\b", "a~b", "a^b", "a@{b",
-            "@{", "/a", "a/", "a//b", "a.lock", "a/.b", "a.", "a\nb", "a\0b", "a\u{7f}b", "HEAD", ".a",
+            "",
+            "-x",
+            "--upload-pack=x",
+            "a..b",
+            "a b",
+            "a:b",
+            "a?b",
+            "a*b",
+            "a[b",
+            "a\\b",
+            "a~b",
+            "a^b",
+            "a@{b",
+            "@{",
+            "/a",
+            "a/",
+            "a//b",
+            "a.lock",
+            "a/.b",
+            "a.",
+            "a\nb",
+            "a\0b",
+            "a\u{7f}b",
+            "HEAD",
+            ".a",
             "x.lock/y",
         ] {
             assert!(Line::Branch(bad.into()).check().is_err(), "{bad:?}");

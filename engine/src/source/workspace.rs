@@ -10,7 +10,12 @@ use std::{
 use git2::{Oid, Repository, RepositoryInitOptions, build::CheckoutBuilder};
 use tokio_util::sync::CancellationToken;
 
-use super::{Pin, SourceError, address::Address, mirror::{Mirror, local}, wanted::Line};
+use super::{
+    Pin, SourceError,
+    address::Address,
+    mirror::{Mirror, local, remove_all},
+    wanted::Line,
+};
 
 /// Makes the folder where it is not there; what is there must be empty.
 pub(super) fn vacant(folder: &Path) -> Result<(), SourceError> {
@@ -27,7 +32,8 @@ pub(super) fn clear(folder: &Path) -> Result<(), SourceError> {
     for entry in fs::read_dir(folder).map_err(SourceError::io(folder))? {
         let entry = entry.map_err(SourceError::io(folder))?;
         let kind = entry.file_type().map_err(SourceError::io(entry.path()))?;
-        let removed = if kind.is_dir() { fs::remove_dir_all(entry.path()) } else { fs::remove_file(entry.path()) };
+        let removed =
+            if kind.is_dir() { fs::remove_dir_all(entry.path()) } else { fs::remove_file(entry.path()) };
         removed.map_err(SourceError::io(entry.path()))?;
     }
     Ok(())
@@ -46,6 +52,8 @@ pub(super) fn make_repository(
     options.external_template(false).no_reinit(true);
     let repository = Repository::init_opts(folder, &options).map_err(local(folder))?;
     let own = folder.join(".git");
+    // All that libgit2 puts there is a note.
+    remove_all(&own.join("hooks"))?;
     copy_objects(&mirror.path().join("objects"), &own.join("objects"), cancel)?;
     write_references(&own, mirror, pin)?;
     configure(&repository, address, pin).map_err(local(folder))?;

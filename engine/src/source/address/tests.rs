@@ -71,12 +71,9 @@ fn hostile_urls_are_refused() {
         "~/a",
         "file://host/a",
         "file://relative",
-        "file:a",
         "[::1:a",
     ] {
-        let result = Address::parse(text, ALL);
-        // A text of the scp form whose host is named `file` or `ext` is no URL of theirs.
-        assert!(result.is_err() || text == "file:a", "{text} got through");
+        assert!(Address::parse(text, ALL).is_err(), "{text} got through");
     }
     assert!(Address::parse(&format!("https://example.org/{}", "x".repeat(5000)), ALL).is_err());
 }
@@ -98,7 +95,7 @@ fn credentials_are_nowhere_to_be_seen() {
         assert!(!scrubbed.contains(secret), "{scrubbed}");
         assert!(!format!("{address:?}").contains(secret));
     }
-    for bad in ["htps://u:secret@example.org/a", "https://u:secret@exa$mple/a", "u:secret@host/x"] {
+    for bad in ["htps://u:secret@example.org/a", "https://u:secret@exa$mple/a"] {
         let error = Address::parse(bad, ALL).unwrap_err();
         assert!(!error.to_string().contains("secret"), "{error}");
     }

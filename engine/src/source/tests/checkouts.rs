@@ -69,7 +69,8 @@ async fn a_new_commit_is_seen_by_the_second_checkout_and_a_pinned_one_stays() {
         assert_eq!(second.commit, newest);
         assert_eq!(fs::read_to_string(place.path("second/a.txt")).unwrap(), "four\n");
         let source = place.source(branch("main"), Some(first.commit.clone()));
-        let pinned = sources.checkout(&source, &place.path("pinned"), &CancellationToken::new()).await.unwrap();
+        let pinned =
+            sources.checkout(&source, &place.path("pinned"), &CancellationToken::new()).await.unwrap();
         assert_eq!(pinned, first);
         assert_eq!(git(&place.path("pinned"), &["rev-parse", "main", "HEAD"]).lines().count(), 2);
         assert_eq!(fs::read_to_string(place.path("pinned/a.txt")).unwrap(), "one\n");
@@ -183,7 +184,7 @@ async fn nothing_of_the_repository_is_run() {
     let _ = fs::remove_file(&mark);
     place.checkout(&sources, branch("main"), "w").await;
     assert!(!mark.exists());
-    assert_eq!(fs::read_dir(place.path("w/.git/hooks")).map_or(0, Iterator::count), 0);
+    assert!(!place.path("w/.git/hooks").exists());
 }
 
 #[test]

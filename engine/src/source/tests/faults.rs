@@ -23,7 +23,10 @@ async fn a_commit_that_is_not_there_is_named() {
         let sources = place.sources(backend);
         let commit = "0123456789".repeat(4);
         let error = place.refused(&sources, place.source(branch("main"), Some(commit.clone()))).await;
-        assert!(matches!(&error, SourceError::NoCommit { commit: named, .. } if *named == commit), "{error:?}");
+        assert!(
+            matches!(&error, SourceError::NoCommit { commit: named, .. } if *named == commit),
+            "{error:?}"
+        );
     }
 }
 
