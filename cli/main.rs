@@ -1,1 +1,7 @@
-fn main() {}
+//! The command line, `buildr`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    buildr_cli::main()
+}

@@ -1,0 +1,350 @@
+//! `buildr run`.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::{Path, PathBuf},
+};
+
+use buildr_engine::{
+    Config, Engine, Finished,
+    job::{GitReference, GitSource, Identity, Item, JobRequest, RunId, SourceSpec, Stop},
+};
+use buildr_manifest::{Cause, FILE_NAMES, Outcome, Trigger};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{MissedTickBehavior, interval},
+};
+use ulid::Ulid;
+
+use super::{Variable, current_folder};
+use crate::{
+    Error, Exit,
+    client::follow::Entry,
+    render::{Headline, Renderer, text::quote},
+    repository::Checkout,
+    screen::{Screen, View},
+    show::{TICK, written},
+    signals::{Signal, Signals},
+};
+
+/// So many items may wait between the engine and the screen.
+const QUEUE: usize = 16;
+
+/// Build a project on this machine, in a container, as the farm would
+///
+/// The folder is mounted read-write at /workspace. The first Ctrl-C ends the build gently, the
+/// second at once; either way nothing of it stays behind.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  buildr run                          the current folder
+  buildr run ../app -f ci/nightly.yml
+  buildr run --clean                  a fresh clone of HEAD, without what is not committed
+  buildr run --var DEBUG=1 --event push")]
+pub(super) struct Args {
+    /// The project's folder
+    #[arg(value_name = "DIR", default_value = ".")]
+    folder: PathBuf,
+    /// The manifest, as a path in the project [default: the first of .buildr.yml, .buildr.yaml, .buildr]
+    #[arg(short, long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// A variable for all stages; it wins over the manifest's. May be given again
+    #[arg(long = "var", value_name = "NAME=VALUE")]
+    vars: Vec<Variable>,
+    /// The event that the build is to see as its cause
+    #[arg(long, value_enum, default_value_t = Event::Local)]
+    event: Event,
+    /// Build a fresh clone of HEAD instead of the folder as it is
+    #[arg(long)]
+    clean: bool,
+    /// The most that a stage may write, as 200MiB
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "1GiB")]
+    log_limit: u64,
+    /// Exit with the exit code of the command that failed
+    #[arg(long)]
+    propagate: bool,
+    /// Print one JSON object per line
+    #[arg(long)]
+    json: bool,
+}
+
+/// What starts a build.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Event {
+    Local,
+    Manual,
+    Push,
+    Tag,
+    #[value(alias("pull-request"))]
+    #[value(name = "pull_request")]
+    PullRequest,
+    Cron,
+}
+
+impl From<Event> for Trigger {
+    fn from(event: Event) -> Self {
+        match event {
+            Event::Local => Self::Local,
+            Event::Manual => Self::Manual,
+            Event::Push => Self::Push,
+            Event::Tag => Self::Tag,
+            Event::PullRequest => Self::PullRequest,
+            Event::Cron => Self::Cron,
+        }
+    }
+}
+
+/// Runs the build and shows it.
+pub(super) async fn run(args: Args, screen: &Screen) -> Result<Exit, Error> {
+    let mut signals = Signals::listen()?;
+    let request = request(&args)?;
+    let engine = Engine::connect(config(&args)?).await?;
+    let headline = Headline { build: None, reproduce: Some(command_line(&args)) };
+    let view = if args.json { View::Json } else { View::Fitting };
+    let mut renderer = screen.renderer(view, headline)?;
+
+    // What a killed run left behind goes while this one works; nobody waits for it.
+    let sweeping = tokio::spawn({
+        let (engine, live) = (engine.clone(), HashSet::from([request.run.clone()]));
+        async move { engine.reap(&live).await.map(drop) }
+    });
+    let (stop, wish) = watch::channel(Stop::No);
+    let (sender, items) = mpsc::channel(QUEUE);
+    let job = tokio::spawn(async move {
+        match engine.prepare(request, &sender, &wish).await {
+            Ok(prepared) => engine.run(prepared, &sender, &wish).await,
+            Err(finished) => finished,
+        }
+    });
+    let shown = watch_job(items, renderer.as_mut(), &mut signals, &stop).await;
+    if shown.is_err() {
+        // Nobody sees the rest: it ends, and is cleaned up, all the same.
+        stop.send_replace(Stop::Kill { by: "a closed output".to_owned() });
+    }
+    let finished = job
+        .await
+        .map_err(|error| Error::Engine { what: format!("the engine broke down: {error}"), hint: None })?;
+    sweeping.abort();
+    shown?;
+    Ok(Exit(exit_code(&finished, args.propagate)))
+}
+
+/// Shows items until the job has no more, and passes on what the user wants.
+async fn watch_job(
+    mut items: mpsc::Receiver<Item>,
+    renderer: &mut dyn Renderer,
+    signals: &mut Signals,
+    stop: &watch::Sender<Stop>,
+) -> Result<(), Error> {
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        tokio::select! {
+            biased;
+            signal = signals.next() => {
+                let notice = ask_to_stop(signal, stop);
+                written(renderer.notice(notice))?;
+            }
+            item = items.recv() => {
+                let Some(item) = item else { return written(renderer.settle()) };
+                written(renderer.entry(&Entry::Item(item)))?;
+                if items.is_empty() {
+                    written(renderer.settle())?;
+                }
+            }
+            _ = ticks.tick() => written(renderer.tick())?,
+        }
+    }
+}
+
+fn ask_to_stop(signal: Signal, stop: &watch::Sender<Stop>) -> &'static str {
+    let by = super::user();
+    if signal == Signal::HangUp || *stop.borrow() != Stop::No {
+        stop.send_replace(Stop::Kill { by });
+        return "ending the build at once, and cleaning up";
+    }
+    stop.send_replace(Stop::Cancel { by });
+    "ending the build and cleaning up; Ctrl-C again ends it at once"
+}
+
+fn exit_code(finished: &Finished, propagate: bool) -> u8 {
+    let outcome = &finished.outcome;
+    match outcome {
+        Outcome::Failed { cause: Cause::Exit { code }, .. } if propagate => {
+            u8::try_from(*code).unwrap_or(outcome.exit_code())
+        }
+        Outcome::Failed { cause: Cause::Signal { signal }, .. } if propagate => {
+            u8::try_from(128 + signal).unwrap_or(outcome.exit_code())
+        }
+        _ => outcome.exit_code(),
+    }
+}
+
+fn request(args: &Args) -> Result<JobRequest, Error> {
+    let folder = args.folder.canonicalize().map_err(|error| {
+        Error::usage(format!("cannot open the folder {}: {error}", args.folder.display()))
+    })?;
+    if !folder.is_dir() {
+        return Err(Error::usage_with(
+            format!("{} is not a folder", args.folder.display()),
+            "give the project's folder, and the manifest with -f",
+        ));
+    }
+    let file = args.file.as_deref().map(|file| in_project(file, &folder)).transpose()?;
+    let source = if args.clean { head_of(&folder)? } else { SourceSpec::Folder(folder.clone()) };
+    if file.is_none() && !args.clean {
+        require_manifest(&folder)?;
+    }
+    let run = RunId::new(format!("run-{}", Ulid::new()).to_lowercase()).expect("a ULID is a fit name");
+    Ok(JobRequest {
+        run,
+        source,
+        manifest_path: file,
+        trigger: args.event.into(),
+        vars: args.vars.iter().map(|Variable(name, value)| (name.clone(), value.clone())).collect(),
+        process_environment: environment(),
+        identity: Identity::default(),
+        timeout: None,
+    })
+}
+
+/// The variables of this process that are text.
+fn environment() -> BTreeMap<String, String> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}
+
+/// The path of a manifest in the project, whether it was given from there or from here.
+fn in_project(file: &Path, folder: &Path) -> Result<PathBuf, Error> {
+    let candidates = [folder.join(file), current_folder()?.join(file)];
+    for candidate in candidates {
+        let Ok(path) = candidate.canonicalize() else { continue };
+        if let Ok(inside) = path.strip_prefix(folder) {
+            return Ok(inside.to_owned());
+        }
+    }
+    Err(Error::usage_with(
+        format!("there is no manifest {} in {}", file.display(), folder.display()),
+        "-f takes a path in the project",
+    ))
+}
+
+fn require_manifest(folder: &Path) -> Result<(), Error> {
+    let has_one = |folder: &Path| FILE_NAMES.iter().any(|name| folder.join(name).is_file());
+    if has_one(folder) {
+        return Ok(());
+    }
+    let elsewhere = folder.ancestors().skip(1).find(|above| has_one(above)).map(Path::to_owned);
+    Err(Error::NoManifest { folder: folder.to_owned(), names: &FILE_NAMES, elsewhere })
+}
+
+/// The commit that is checked out, as a source to be cloned.
+fn head_of(folder: &Path) -> Result<SourceSpec, Error> {
+    let checkout = Checkout::around(folder)?;
+    let commit = checkout
+        .commit
+        .ok_or_else(|| Error::usage(format!("{} has no commit to build", checkout.root.display())))?;
+    Ok(SourceSpec::Git(GitSource {
+        url: crate::repository::as_url(".", &checkout.root),
+        reference: checkout.branch.map_or(GitReference::Default, GitReference::Branch),
+        commit: Some(commit),
+    }))
+}
+
+fn config(args: &Args) -> Result<Config, Error> {
+    let cache = std::env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute())
+        .or_else(|| std::env::home_dir().map(|home| home.join(".cache")))
+        .ok_or_else(|| Error::usage_with("there is no home folder", "set HOME or XDG_CACHE_HOME"))?;
+    let data = cache.join("buildr/run");
+    let owner = format!("run:{}", data.display());
+    Ok(Config { log_limit: args.log_limit, allow_file_urls: true, ..Config::new(data, owner) })
+}
+
+/// The command that does this again.
+fn command_line(args: &Args) -> String {
+    let mut words = vec!["buildr run".to_owned()];
+    if args.folder != Path::new(".") {
+        words.push(quote(&args.folder.display().to_string()));
+    }
+    words.extend(args.file.iter().map(|file| format!("-f {}", quote(&file.display().to_string()))));
+    words.extend(
+        args.vars.iter().map(|Variable(name, value)| format!("--var {}", quote(&format!("{name}={value}")))),
+    );
+    if args.clean {
+        words.push("--clean".to_owned());
+    }
+    words.join(" ")
+}
+
+/// `1000`, `64KiB`, `20MiB`, `1GiB`, `5MB`.
+fn parse_size(text: &str) -> Result<u64, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit: u64 = match unit {
+        "" | "B" => 1,
+        "kB" | "KB" => 1000,
+        "KiB" | "K" => 1 << 10,
+        "MB" => 1_000_000,
+        "MiB" | "M" => 1 << 20,
+        "GB" => 1_000_000_000,
+        "GiB" | "G" => 1 << 30,
+        _ => return Err("give a number with a unit, as 200MiB".to_owned()),
+    };
+    let size = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
+    size.filter(|size| *size > 0).ok_or_else(|| "give a number with a unit, as 200MiB".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use buildr_manifest::StageName;
+
+    use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(parse_size("20MiB"), Ok(20 << 20));
+        assert_eq!(parse_size("1000"), Ok(1000));
+        for wrong in ["", "MiB", "1XB", "0", "-1", "99999999999999GiB"] {
+            assert!(parse_size(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_missing_manifest_is_looked_for_above() {
+        let above = tempfile::tempdir().unwrap();
+        let root = above.path().canonicalize().unwrap();
+        std::fs::create_dir(root.join("src")).unwrap();
+        std::fs::write(root.join(".buildr.yml"), "").unwrap();
+        match require_manifest(&root.join("src")) {
+            Err(Error::NoManifest { elsewhere, .. }) => assert_eq!(elsewhere, Some(root.clone())),
+            other => panic!("{other:?}"),
+        }
+        assert!(require_manifest(&root).is_ok());
+    }
+
+    #[test]
+    fn a_manifest_outside_the_project_is_refused() {
+        let (project, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let root = project.path().canonicalize().unwrap();
+        std::fs::write(root.join("ci.yml"), "").unwrap();
+        std::fs::write(other.path().join("ci.yml"), "").unwrap();
+        assert_eq!(in_project(Path::new("ci.yml"), &root).unwrap(), Path::new("ci.yml"));
+        assert_eq!(in_project(&root.join("ci.yml"), &root).unwrap(), Path::new("ci.yml"));
+        assert!(in_project(&other.path().join("ci.yml"), &root).is_err());
+    }
+
+    #[test]
+    fn only_a_failure_of_the_build_itself_is_propagated() {
+        let failed = |cause| Finished {
+            outcome: Outcome::Failed { stage: StageName::new("a").unwrap(), step: None, cause },
+        };
+        assert_eq!(exit_code(&failed(Cause::Exit { code: 42 }), true), 42);
+        assert_eq!(exit_code(&failed(Cause::Signal { signal: 9 }), true), 137);
+        assert_eq!(exit_code(&failed(Cause::Exit { code: 42 }), false), 1);
+        assert_eq!(exit_code(&failed(Cause::ContainerDied), true), 1);
+        assert_eq!(exit_code(&Finished { outcome: Outcome::Canceled { by: String::new() } }, true), 3);
+    }
+}

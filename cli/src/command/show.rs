@@ -1,0 +1,158 @@
+//! `buildr show`.
+
+use std::fmt::Write;
+
+use buildr_manifest::StageState;
+use buildr_proto::build::{Build, BuildState, Job, Reference, Stage, StageProgress};
+use jiff::{Timestamp, tz::TimeZone};
+
+use super::{
+    Globals,
+    list::{state_style, state_word, took, when},
+};
+use crate::{
+    Error, Exit,
+    client::{Which, follow::is_failure},
+    render::{
+        Palette,
+        escape::{sanitize, sanitize_lines},
+        text,
+    },
+    screen::Screen,
+};
+
+/// Show all that is known of a build
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  buildr show 42
+  buildr show latest --json | jq .outcome")]
+pub(super) struct Args {
+    /// The build's number, or `latest`
+    #[arg(value_name = "ID")]
+    build: Which,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+/// Prints the build.
+pub(super) async fn run(args: Args, globals: &Globals, screen: &Screen) -> Result<Exit, Error> {
+    let client = globals.connect().await?;
+    let build = client.get(args.build).await?;
+    if args.json {
+        screen.print_json(&build)?;
+    } else {
+        let text = describe(&build, Timestamp::now(), &TimeZone::system(), &screen.palette());
+        screen.print(text.trim_end())?;
+    }
+    Ok(Exit::OK)
+}
+
+/// The build in words. Writing to a `String` cannot fail.
+fn describe(build: &Build, now: Timestamp, zone: &TimeZone, palette: &Palette) -> String {
+    let mut out = String::new();
+    let (style, strong) = (state_style(&build.state, palette), palette.strong);
+    let state = match &build.state {
+        BuildState::Finished(outcome) => sanitize_lines(&outcome.to_string()),
+        state => state_word(state).to_owned(),
+    };
+    let _ = writeln!(out, "{strong}build {}{strong:#}  {style}{state}{style:#}", build.number);
+    for (label, value) in facts(build, now, zone) {
+        let dim = palette.dim;
+        let _ = writeln!(out, "  {dim}{label:<10}{dim:#}  {value}");
+    }
+    for job in &build.jobs {
+        job_lines(&mut out, job, build.jobs.len() > 1, palette);
+    }
+    out
+}
+
+fn facts(build: &Build, now: Timestamp, zone: &TimeZone) -> Vec<(&'static str, String)> {
+    let source = &build.spec.source;
+    let mut facts = vec![("repository", sanitize(&source.repository))];
+    match &source.reference {
+        Reference::Default => facts.push(("branch", "the repository's default".to_owned())),
+        Reference::Branch(name) => facts.push(("branch", sanitize(name))),
+        Reference::Tag(name) => facts.push(("tag", sanitize(name))),
+    }
+    if let Some(commit) = build.commit.as_ref().or(source.commit.as_ref()) {
+        facts.push(("commit", sanitize(commit)));
+    }
+    if let Some(path) = &build.spec.manifest_path {
+        facts.push(("manifest", sanitize(path)));
+    }
+    let variables = build.spec.variables.iter().map(|(name, value)| format!("{name}={value}"));
+    facts.extend(variables.map(|variable| ("variable", sanitize(&variable))));
+    let labels = build.spec.labels.iter().map(|(name, value)| format!("{name}={value}"));
+    facts.extend(labels.map(|label| ("label", sanitize(&label))));
+    if build.spec.priority != 0 {
+        facts.push(("priority", build.spec.priority.to_string()));
+    }
+    let moment = at(build.submitted_at, now, zone);
+    facts.push(("submitted", format!("{moment} by {}", sanitize(&build.submitted_by))));
+    if let Some(started) = build.started_at {
+        facts.push(("started", at(started, now, zone)));
+    }
+    if let Some(finished) = build.finished_at {
+        facts.push(("finished", at(finished, now, zone)));
+    }
+    facts.extend(took(build, now).map(|took| ("took", text::duration(took))));
+    if let Some(by) = &build.cancel_requested_by {
+        facts.push(("canceled", format!("by {}", sanitize(by))));
+    }
+    facts
+}
+
+fn at(moment: Timestamp, now: Timestamp, zone: &TimeZone) -> String {
+    let local = moment.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M:%S");
+    format!("{local} ({})", when(moment, now, zone))
+}
+
+fn job_lines(out: &mut String, job: &Job, several: bool, palette: &Palette) {
+    let dim = palette.dim;
+    if several {
+        let _ = writeln!(out, "\njob {}  {}", job.index, state_word(&job.state));
+    }
+    if let Some(attempt) = &job.attempt {
+        let _ = writeln!(out, "  {dim}{:<10}{dim:#}  {}", "agent", sanitize(&attempt.agent_name));
+    }
+    if !job.stages.is_empty() {
+        out.push('\n');
+    }
+    let width = job.stages.iter().map(|stage| text::width(&sanitize(&stage.name))).max().unwrap_or(0);
+    for stage in &job.stages {
+        stage_lines(out, stage, width, palette);
+    }
+}
+
+fn stage_lines(out: &mut String, stage: &Stage, width: usize, palette: &Palette) {
+    let Palette { dim, good, bad, warn, .. } = *palette;
+    let name = sanitize(&stage.name);
+    let padding = " ".repeat(width - text::width(&name));
+    let took = text::duration(stage.duration);
+    let (style, sign, state) = match &stage.progress {
+        StageProgress::Waiting => (dim, '·', "waiting".to_owned()),
+        StageProgress::Running => (warn, '▸', "running".to_owned()),
+        StageProgress::Finished(StageState::Passed) => (good, '✓', format!("passed in {took}")),
+        StageProgress::Finished(state) if is_failure(state) => {
+            (bad, '✗', crate::render::stage_end(state, stage.duration))
+        }
+        StageProgress::Finished(state) => (dim, '-', crate::render::stage_end(state, stage.duration)),
+    };
+    let log = match stage.log_bytes {
+        0 => String::new(),
+        bytes => format!("  {dim}{} of log{dim:#}", text::bytes(bytes)),
+    };
+    let _ = writeln!(out, "  {style}{sign}{style:#} {name}{padding}  {state}{log}");
+    if let Some(command) = &stage.failed_command {
+        let _ = writeln!(out, "      {dim}command{dim:#} {}", sanitize(command));
+    }
+    if stage.log_missing > 0 {
+        let missing = text::bytes(stage.log_missing);
+        let _ = writeln!(
+            out,
+            "      {warn}its log is incomplete{warn:#}: the last {missing} were never delivered"
+        );
+    }
+}

@@ -1,0 +1,192 @@
+//! One JSON object per line, for programs: events as they are, output as text where it is UTF-8
+//! and as base64 where it is not.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use buildr_engine::job::{Item, Output};
+use buildr_manifest::{Event, Outcome, StageName};
+use buildr_proto::{
+    BuildId,
+    build::{BuildEvent, BuildEventKind},
+};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::Renderer;
+use crate::client::follow::Entry;
+
+/// The renderer for programs. What is for people goes to `err`.
+pub struct Json<O: Write, E: Write> {
+    out: O,
+    err: E,
+    /// Up to three bytes of a character that the next piece ends.
+    carried: BTreeMap<StageName, Vec<u8>>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Line<'a> {
+    Event(&'a Event),
+    Farm(FarmLine<'a>),
+    Other(OtherLine<'a>),
+}
+
+#[derive(Serialize)]
+struct FarmLine<'a> {
+    at: Timestamp,
+    seq: u64,
+    build: BuildId,
+    #[serde(flatten)]
+    what: FarmEvent<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+enum FarmEvent<'a> {
+    Queued,
+    AttemptAccepted { agent: &'a str },
+    AttemptLost { reason: &'a str, requeued: bool },
+    CancelRequested { by: &'a str },
+    Finished { outcome: &'a Outcome },
+}
+
+#[derive(Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+enum OtherLine<'a> {
+    Output {
+        stage: &'a StageName,
+        offset: u64,
+        #[serde(flatten)]
+        data: Data<'a>,
+        #[serde(skip_serializing_if = "<[_]>::is_empty")]
+        times: &'a [(u64, Timestamp)],
+    },
+    LogIncomplete {
+        stage: &'a StageName,
+        missing: u64,
+    },
+    ConnectionLost {
+        why: &'a str,
+    },
+    ConnectionBack,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Data<'a> {
+    Text(&'a str),
+    Base64(String),
+}
+
+impl<O: Write, E: Write> Json<O, E> {
+    /// Writes the objects to `out`.
+    pub fn new(out: O, err: E) -> Self {
+        Self { out, err, carried: BTreeMap::new() }
+    }
+
+    fn line(&mut self, line: &Line<'_>) -> io::Result<()> {
+        serde_json::to_writer(&mut self.out, line)?;
+        self.out.write_all(b"\n")
+    }
+
+    fn output(&mut self, output: &Output) -> io::Result<()> {
+        let carried = self.carried.remove(&output.stage).unwrap_or_default();
+        let offset = output.offset - carried.len() as u64;
+        let mut bytes = carried;
+        bytes.extend_from_slice(&output.data);
+        let cut = unfinished_character(&bytes);
+        if cut < bytes.len() {
+            self.carried.insert(output.stage.clone(), bytes.split_off(cut));
+        }
+        self.data(&output.stage, offset, &bytes, &output.times)
+    }
+
+    fn data(
+        &mut self,
+        stage: &StageName,
+        offset: u64,
+        bytes: &[u8],
+        times: &[(u64, Timestamp)],
+    ) -> io::Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let data = match str::from_utf8(bytes) {
+            Ok(text) => Data::Text(text),
+            Err(_) => Data::Base64(BASE64_STANDARD.encode(bytes)),
+        };
+        self.line(&Line::Other(OtherLine::Output { stage, offset, data, times }))
+    }
+
+    /// Gives what was carried of a log that goes on no further.
+    fn flush_carried(&mut self, stage: &StageName, end: u64) -> io::Result<()> {
+        let Some(carried) = self.carried.remove(stage) else { return Ok(()) };
+        self.data(stage, end.saturating_sub(carried.len() as u64), &carried, &[])
+    }
+}
+
+/// Where an unfinished character at the end of the bytes begins; their length where there is none.
+fn unfinished_character(bytes: &[u8]) -> usize {
+    match str::from_utf8(bytes) {
+        Err(error) if error.error_len().is_none() => error.valid_up_to(),
+        _ => bytes.len(),
+    }
+}
+
+fn farm_event(event: &BuildEvent) -> Option<FarmEvent<'_>> {
+    Some(match &event.kind {
+        BuildEventKind::Queued => FarmEvent::Queued,
+        BuildEventKind::AttemptAccepted { agent_name } => FarmEvent::AttemptAccepted { agent: agent_name },
+        BuildEventKind::AttemptLost { reason, requeued } => {
+            FarmEvent::AttemptLost { reason, requeued: *requeued }
+        }
+        BuildEventKind::CancelRequested { by } => FarmEvent::CancelRequested { by },
+        BuildEventKind::Finished(outcome) => FarmEvent::Finished { outcome },
+        BuildEventKind::Job(_) => return None,
+    })
+}
+
+impl<O: Write, E: Write> Renderer for Json<O, E> {
+    fn entry(&mut self, entry: &Entry) -> io::Result<()> {
+        match entry {
+            Entry::Item(Item::Output(output)) => self.output(output),
+            Entry::Item(Item::Event(event)) => {
+                if let Some((stage, offset)) = event.kind.position() {
+                    self.flush_carried(stage, offset)?;
+                }
+                self.line(&Line::Event(event))
+            }
+            Entry::Farm(event) => match farm_event(event) {
+                Some(what) => self.line(&Line::Farm(FarmLine {
+                    at: event.at,
+                    seq: event.seq,
+                    build: event.build,
+                    what,
+                })),
+                None => Ok(()),
+            },
+            Entry::LogIncomplete { stage, missing } => {
+                self.line(&Line::Other(OtherLine::LogIncomplete { stage, missing: *missing }))
+            }
+            Entry::ConnectionLost { why } => self.line(&Line::Other(OtherLine::ConnectionLost { why })),
+            Entry::ConnectionBack => self.line(&Line::Other(OtherLine::ConnectionBack)),
+        }
+    }
+
+    fn settle(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+
+    fn tick(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn notice(&mut self, text: &str) -> io::Result<()> {
+        self.settle()?;
+        writeln!(self.err, "{text}")
+    }
+}

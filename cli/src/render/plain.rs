@@ -1,0 +1,312 @@
+//! Plain lines for pipes and files, without any cursor movement: the stages' output and commands on
+//! standard output, each line with its stage in front; what is said about them on standard error.
+//! Made for bulk: one copy per byte, no allocation per line, memory bounded whatever a build prints.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+};
+
+use buildr_engine::job::{Item, Output};
+use buildr_manifest::{Event, EventKind, Outcome, StageName};
+use buildr_proto::build::{BuildEvent, BuildEventKind};
+use jiff::{Timestamp, tz::TimeZone};
+
+use super::{
+    Headline, Palette, Renderer,
+    escape::{Colours, Filter, sanitize, sanitize_lines},
+    story::{Story, stage_end},
+    text,
+};
+use crate::client::follow::Entry;
+
+/// So much is gathered before it is written.
+const BUFFER: usize = 128 << 10;
+
+/// How the lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// Each with its stage: `[test] ...`.
+    Staged,
+    /// Each with its time and its stage.
+    Timed,
+    /// The bytes of the logs as they are, and nothing else.
+    Raw,
+}
+
+/// The renderer for whatever is no terminal.
+pub struct Plain<O: Write, E: Write> {
+    out: O,
+    err: E,
+    layout: Layout,
+    colours: Colours,
+    palette: Palette,
+    zone: TimeZone,
+    story: Story,
+    filters: BTreeMap<StageName, Filter>,
+    buffer: Vec<u8>,
+    scratch: Vec<u8>,
+    /// The stage of the unfinished line.
+    open: Option<StageName>,
+    pulling: Option<String>,
+}
+
+impl<O: Write, E: Write> Plain<O, E> {
+    /// Writes the logs to `out`, the rest to `err`.
+    pub fn new(out: O, err: E, layout: Layout, colour: bool, zone: TimeZone, headline: Headline) -> Self {
+        Self {
+            out,
+            err,
+            layout,
+            colours: if colour { Colours::Keep } else { Colours::Drop },
+            palette: Palette::new(colour),
+            zone,
+            story: Story::new(headline),
+            filters: BTreeMap::new(),
+            buffer: Vec::with_capacity(BUFFER * 2),
+            scratch: Vec::new(),
+            open: None,
+            pulling: None,
+        }
+    }
+
+    fn output(&mut self, output: &Output) -> io::Result<()> {
+        if self.layout == Layout::Raw {
+            return self.out.write_all(&output.data);
+        }
+        if self.open.as_ref().is_some_and(|open| *open != output.stage) {
+            self.end_line();
+        }
+        let mut filter = self.filters.remove(&output.stage).unwrap_or_else(|| Filter::new(self.colours));
+        let mut scratch = std::mem::take(&mut self.scratch);
+        if self.layout == Layout::Timed {
+            self.timed_lines(output, &mut filter, &mut scratch)?;
+        } else {
+            let clean = filter.push(&output.data, &mut scratch);
+            self.story.output(&output.stage, clean);
+            let prefix = self.prefix(&output.stage);
+            self.lines(&output.stage, &prefix, clean);
+        }
+        self.scratch = scratch;
+        self.filters.insert(output.stage.clone(), filter);
+        self.write_if_full()
+    }
+
+    /// Puts the time of its first byte before each line. The marks are sparse: a line has the time
+    /// of the last mark at or before it.
+    fn timed_lines(&mut self, output: &Output, filter: &mut Filter, scratch: &mut Vec<u8>) -> io::Result<()> {
+        let mut offset = output.offset;
+        for line in output.data.split_inclusive(|&byte| byte == b'\n') {
+            let marks = output.times.partition_point(|(mark, _)| *mark <= offset);
+            let at = output.times.get(marks.saturating_sub(1)).map(|(_, at)| *at);
+            let prefix = format!("{} {}", self.time(at), self.prefix(&output.stage));
+            let clean = filter.push(line, scratch);
+            self.story.output(&output.stage, clean);
+            self.lines(&output.stage, &prefix, clean);
+            offset += line.len() as u64;
+            self.write_if_full()?;
+        }
+        Ok(())
+    }
+
+    fn time(&self, at: Option<Timestamp>) -> String {
+        match at {
+            Some(at) => at.to_zoned(self.zone.clone()).strftime("%H:%M:%S%.3f").to_string(),
+            None => " ".repeat("00:00:00.000".len()),
+        }
+    }
+
+    fn prefix(&self, stage: &StageName) -> String {
+        let dim = self.palette.dim;
+        format!("{dim}[{}]{dim:#} ", sanitize(stage))
+    }
+
+    /// Writes clean text of a stage, with the prefix before each line that begins.
+    fn lines(&mut self, stage: &StageName, prefix: &str, clean: &[u8]) {
+        let mut begins = self.open.is_none();
+        let mut start = 0;
+        for end in memchr::memchr_iter(b'\n', clean) {
+            if begins {
+                self.buffer.extend_from_slice(prefix.as_bytes());
+            }
+            self.buffer.extend_from_slice(&clean[start..=end]);
+            start = end + 1;
+            begins = true;
+        }
+        let rest = &clean[start..];
+        if !rest.is_empty() {
+            if begins {
+                self.buffer.extend_from_slice(prefix.as_bytes());
+            }
+            self.buffer.extend_from_slice(rest);
+            begins = false;
+        }
+        match (begins, &self.open) {
+            (true, _) => self.open = None,
+            (false, None) => self.open = Some(stage.clone()),
+            (false, Some(_)) => {}
+        }
+    }
+
+    fn end_line(&mut self) {
+        let Some(stage) = self.open.take() else { return };
+        if let Some(filter) = self.filters.get_mut(&stage) {
+            self.buffer.extend(filter.finish());
+        }
+        self.buffer.push(b'\n');
+    }
+
+    fn write_if_full(&mut self) -> io::Result<()> {
+        if self.buffer.len() >= BUFFER {
+            self.out.write_all(&self.buffer)?;
+            self.buffer.clear();
+        }
+        Ok(())
+    }
+
+    /// Says something on standard error, behind all that is for standard output.
+    fn say(&mut self, text: &str) -> io::Result<()> {
+        self.settle()?;
+        writeln!(self.err, "{text}")
+    }
+
+    fn event(&mut self, event: &Event) -> io::Result<()> {
+        self.story.event(&event.kind, event.at);
+        match &event.kind {
+            EventKind::JobStarted => self.filters.clear(),
+            EventKind::SourceResolved { commit: Some(commit), branch, tag } => {
+                let line = tag.as_ref().or(branch.as_ref());
+                let of = line.map_or(String::new(), |line| format!(" of {}", sanitize(line)));
+                self.say(&format!("commit {}{of}", sanitize(text::short_commit(commit))))?;
+            }
+            EventKind::Warning { message } => {
+                let warn = self.palette.warn;
+                self.say(&format!("{warn}warning:{warn:#} {}", sanitize_lines(message)))?;
+            }
+            EventKind::PullProgress { image, .. } if self.pulling.as_ref() != Some(image) => {
+                self.pulling = Some(image.clone());
+                self.say(&format!("pulling image {}", sanitize(image)))?;
+            }
+            EventKind::StepStarted { stage, command, .. } => self.command(stage, command, event.at)?,
+            EventKind::StageFinished { stage, state, duration, .. } => {
+                self.end_line();
+                self.filters.remove(stage);
+                self.say(&format!("{}: {}", sanitize(stage), stage_end(state, *duration)))?;
+            }
+            EventKind::JobFinished { outcome, duration, .. } if self.story.headline.build.is_none() => {
+                let took = text::duration(*duration);
+                self.result(outcome, &format!(" in {took}"))?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn command(&mut self, stage: &StageName, command: &str, at: Timestamp) -> io::Result<()> {
+        self.end_line();
+        if self.layout == Layout::Raw {
+            return Ok(());
+        }
+        let dim = self.palette.dim;
+        for (index, line) in command.trim_end().lines().enumerate() {
+            let sign = if index == 0 { '$' } else { '>' };
+            if self.layout == Layout::Timed {
+                write!(self.buffer, "{} ", self.time(Some(at)))?;
+            }
+            let prefix = self.prefix(stage);
+            writeln!(self.buffer, "{prefix}{dim}{sign} {}{dim:#}", sanitize(line))?;
+        }
+        self.write_if_full()
+    }
+
+    fn farm(&mut self, event: &BuildEvent) -> io::Result<()> {
+        if let BuildEventKind::Finished(outcome) = &event.kind {
+            self.end_line();
+            return self.result(outcome, "");
+        }
+        match farm_line(event) {
+            Some(line) => self.say(&line),
+            None => Ok(()),
+        }
+    }
+
+    fn result(&mut self, outcome: &Outcome, took: &str) -> io::Result<()> {
+        let style = if outcome.is_success() { self.palette.good } else { self.palette.bad };
+        let build = self.story.headline.build.map_or(String::new(), |build| format!("build {build} "));
+        let what = sanitize_lines(&outcome.to_string());
+        let took = if outcome.is_success() { took } else { "" };
+        self.say(&format!("{style}{build}{what}{style:#}{took}"))?;
+        let dim = self.palette.dim;
+        for (label, line) in self.story.report(outcome) {
+            self.say(&format!("{dim}{label:>11}{dim:#}  {line}"))?;
+        }
+        Ok(())
+    }
+}
+
+/// What an event of the farm says to people; none for those that say nothing.
+pub(super) fn farm_line(event: &BuildEvent) -> Option<String> {
+    let build = event.build;
+    Some(match &event.kind {
+        BuildEventKind::Queued => format!("build {build} is queued"),
+        BuildEventKind::AttemptAccepted { agent_name } => {
+            format!("build {build} runs on agent {}", sanitize(agent_name))
+        }
+        BuildEventKind::AttemptLost { reason, requeued } => {
+            let then = if *requeued { "; it is queued again" } else { "" };
+            format!("this attempt of build {build} is over: {}{then}", sanitize(reason))
+        }
+        BuildEventKind::CancelRequested { by } => {
+            format!("build {build} is being canceled by {}", sanitize(by))
+        }
+        BuildEventKind::Job(_) | BuildEventKind::Finished(_) => return None,
+    })
+}
+
+/// What is said of a log of which the end is missing.
+pub(super) fn incomplete_line(stage: &StageName, missing: u64) -> String {
+    format!(
+        "the log of stage {} is incomplete: its last {} were never delivered",
+        sanitize(stage),
+        text::bytes(missing)
+    )
+}
+
+/// What is said when the connection breaks.
+pub(super) fn lost_line(why: &str) -> String {
+    format!("lost the connection to the orchestrator ({}); trying again", sanitize(why))
+}
+
+/// What is said when the connection is back.
+pub(super) const BACK_LINE: &str = "connected again, nothing was lost";
+
+impl<O: Write, E: Write> Renderer for Plain<O, E> {
+    fn entry(&mut self, entry: &Entry) -> io::Result<()> {
+        match entry {
+            Entry::Item(Item::Output(output)) => self.output(output),
+            Entry::Item(Item::Event(event)) => self.event(event),
+            Entry::Farm(event) => self.farm(event),
+            Entry::LogIncomplete { stage, missing } => {
+                self.end_line();
+                let warn = self.palette.warn;
+                self.say(&format!("{warn}warning:{warn:#} {}", incomplete_line(stage, *missing)))
+            }
+            Entry::ConnectionLost { why } => self.say(&lost_line(why)),
+            Entry::ConnectionBack => self.say(BACK_LINE),
+        }
+    }
+
+    fn settle(&mut self) -> io::Result<()> {
+        self.out.write_all(&self.buffer)?;
+        self.buffer.clear();
+        self.out.flush()
+    }
+
+    fn tick(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn notice(&mut self, text: &str) -> io::Result<()> {
+        self.say(text)
+    }
+}
