@@ -2,8 +2,6 @@
 //! another number or type. A change that only adds is accepted with `INSTA_UPDATE=always`; one that
 //! changes or removes a line of the snapshot needs `reserved` in the `.proto` file.
 
-use std::fmt::Write;
-
 use prost::Message;
 use prost_types::{
     DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorSet, ServiceDescriptorProto,
@@ -12,22 +10,20 @@ use prost_types::{
 #[test]
 fn no_field_value_or_call_ever_changes() {
     let files = FileDescriptorSet::decode(buildr_proto::DESCRIPTORS).unwrap().file;
-    let mut text = String::new();
+    let mut lines = Vec::new();
     for file in files.iter().filter(|file| file.package() == "buildr.v1") {
-        file.service.iter().for_each(|service| write_service(&mut text, service));
-        file.message_type.iter().for_each(|message| write_message(&mut text, "", message));
-        file.enum_type.iter().for_each(|values| write_enum(&mut text, "", values));
+        file.service.iter().for_each(|service| write_service(&mut lines, service));
+        file.message_type.iter().for_each(|message| write_message(&mut lines, "", message));
+        file.enum_type.iter().for_each(|values| write_enum(&mut lines, "", values));
     }
-    let mut lines: Vec<_> = text.lines().collect();
     lines.sort_unstable();
     insta::assert_snapshot!(lines.join("\n"));
 }
 
-fn write_service(text: &mut String, service: &ServiceDescriptorProto) {
+fn write_service(lines: &mut Vec<String>, service: &ServiceDescriptorProto) {
     for call in &service.method {
         let stream = |streams| if streams { "stream " } else { "" };
-        writeln!(
-            text,
+        lines.push(format!(
             "rpc {}.{}({}{}) -> {}{}",
             service.name(),
             call.name(),
@@ -35,23 +31,22 @@ fn write_service(text: &mut String, service: &ServiceDescriptorProto) {
             call.input_type(),
             stream(call.server_streaming()),
             call.output_type(),
-        )
-        .unwrap();
+        ));
     }
 }
 
-fn write_message(text: &mut String, prefix: &str, message: &DescriptorProto) {
+fn write_message(lines: &mut Vec<String>, prefix: &str, message: &DescriptorProto) {
     let name = format!("{prefix}{}", message.name());
-    writeln!(text, "message {name}").unwrap();
+    lines.push(format!("message {name}"));
     for field in &message.field {
-        writeln!(text, "message {name} {:3} {}", field.number(), describe(message, field)).unwrap();
+        lines.push(format!("message {name} {:3} {}", field.number(), describe(message, field)));
     }
     for range in &message.reserved_range {
-        writeln!(text, "message {name} {:3} reserved to {}", range.start(), range.end() - 1).unwrap();
+        lines.push(format!("message {name} {:3} reserved to {}", range.start(), range.end() - 1));
     }
     let prefix = format!("{name}.");
-    message.nested_type.iter().for_each(|nested| write_message(text, &prefix, nested));
-    message.enum_type.iter().for_each(|values| write_enum(text, &prefix, values));
+    message.nested_type.iter().for_each(|nested| write_message(lines, &prefix, nested));
+    message.enum_type.iter().for_each(|values| write_enum(lines, &prefix, values));
 }
 
 fn describe(message: &DescriptorProto, field: &FieldDescriptorProto) -> String {
@@ -66,9 +61,9 @@ fn describe(message: &DescriptorProto, field: &FieldDescriptorProto) -> String {
     format!("{}: {label} {kind}{of}{presence}", field.name())
 }
 
-fn write_enum(text: &mut String, prefix: &str, values: &EnumDescriptorProto) {
+fn write_enum(lines: &mut Vec<String>, prefix: &str, values: &EnumDescriptorProto) {
     let name = format!("{prefix}{}", values.name());
     for value in &values.value {
-        writeln!(text, "enum {name} {:3} {}", value.number(), value.name()).unwrap();
+        lines.push(format!("enum {name} {:3} {}", value.number(), value.name()));
     }
 }

@@ -9,7 +9,6 @@ use proptest::{
     option,
     prelude::*,
 };
-use prost::Message as _;
 use ulid::Ulid;
 
 use crate::{
