@@ -1,0 +1,272 @@
+//! The agent as a whole: takes up what an earlier process left, keeps the session, reaps, and ends
+//! when it is told to.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use buildr_proto::AttemptId;
+use tokio::{
+    sync::{Notify, RwLock, watch},
+    task::{JoinHandle, spawn_blocking},
+    time::MissedTickBehavior,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    config::Config,
+    fleet::{Fleet, Load, Place},
+    identity::Identity,
+    job::Shop,
+    link::Link,
+    runner::Runner,
+    session::{Connection, Introduction, Refused, Session},
+    spool::{self, Spool, Writer},
+};
+
+/// How long a refused agent waits for its jobs to be ended and cleaned up.
+const REFUSED_PATIENCE: Duration = Duration::from_secs(60);
+
+/// What is wanted of the agent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Shutdown {
+    /// Go on.
+    #[default]
+    No,
+    /// Take nothing new, finish, deliver, end.
+    Drain,
+    /// Cancel what runs, clean up, deliver what can be delivered soon, end.
+    Cancel,
+}
+
+/// Why an agent ended other than by being told to.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The orchestrator does not want it.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// Its spool cannot be used.
+    #[error("the agent's spool cannot be used")]
+    Spool(#[from] spool::Error),
+    /// The address or the token cannot be sent at all.
+    #[error("the orchestrator's address {0} or the token cannot be used")]
+    Link(String),
+    /// A part of it failed in a way that it must not.
+    #[error("a part of the agent failed: this is a bug of buildr")]
+    Bug,
+}
+
+/// An agent that is about to run.
+pub struct Agent<R> {
+    config: Config,
+    identity: Identity,
+    fleet: Fleet,
+    shop: Arc<Shop<R>>,
+    connection: watch::Sender<Connection>,
+}
+
+impl<R: Runner> Agent<R> {
+    /// Puts an agent together. Nothing is connected yet.
+    pub fn new(config: Config, identity: Identity, runner: R) -> Result<Self, Error> {
+        let spool = Spool::open(identity.folder.join("spool"), config.log_limit)?;
+        let link = Link::new(
+            &config.orchestrator,
+            config.token.as_ref(),
+            &identity.credential,
+            identity.instance,
+            config.timing.call,
+        );
+        let shop = Shop {
+            runner: Arc::new(runner),
+            link: link.ok_or_else(|| Error::Link(config.orchestrator.clone()))?,
+            spool,
+            timing: config.timing,
+            name: config.name.clone(),
+            inheritable: config.inheritable.clone(),
+            job_timeout: config.job_timeout,
+            tasks: TaskTracker::new(),
+            reaping: RwLock::new(()),
+            reap: Notify::new(),
+        };
+        let fleet = Fleet::new(config.slots);
+        Ok(Self { config, identity, fleet, shop: Arc::new(shop), connection: watch::Sender::default() })
+    }
+
+    /// Whether the orchestrator is there, now and later.
+    pub fn connection(&self) -> watch::Receiver<Connection> {
+        self.connection.subscribe()
+    }
+
+    /// How much is going on, now and later.
+    pub fn load(&self) -> watch::Receiver<Load> {
+        self.fleet.load()
+    }
+
+    /// Works until it is told to end, and until it has ended what it began.
+    pub async fn run(self, shutdown: watch::Receiver<Shutdown>) -> Result<(), Error> {
+        let stop = CancellationToken::new();
+        let leftovers = self.adopt_leftovers().await?;
+        let reaper = tokio::spawn(reap_for_ever(self.shop.clone(), self.fleet.clone(), stop.clone()));
+        let mut session = tokio::spawn(self.session().run(stop.clone()));
+        let deliver = tokio::spawn(deliver_leftovers(self.shop.clone(), leftovers, self.connection()));
+        let ended = tokio::select! {
+            refused = &mut session => Some(refused),
+            () = self.wind_down(shutdown) => None,
+        };
+        let result = match ended {
+            None => {
+                stop.cancel();
+                session.await.map_err(|_| Error::Bug)?.map_err(Error::from)
+            }
+            Some(end) => {
+                self.end_refused().await;
+                end.map_err(|_| Error::Bug)?.map_err(Error::from)
+            }
+        };
+        stop.cancel();
+        deliver.abort();
+        join(reaper).await;
+        result
+    }
+
+    fn session(&self) -> Session<R> {
+        Session {
+            orchestrator: self.config.orchestrator.clone(),
+            introduction: Introduction {
+                name: self.config.name.clone(),
+                instance: self.identity.instance,
+                version: env!("CARGO_PKG_VERSION"),
+                slots: self.config.slots,
+                labels: self.config.labels.clone(),
+            },
+            fleet: self.fleet.clone(),
+            shop: self.shop.clone(),
+            disk: self.identity.folder.clone(),
+            min_free: self.config.min_free,
+            connection: self.connection.clone(),
+        }
+    }
+
+    /// Takes up what an earlier process left, so that the first hello names it.
+    async fn adopt_leftovers(&self) -> Result<Vec<(Writer, Place)>, Error> {
+        let spool = self.shop.spool.clone();
+        let found = spawn_blocking(move || spool.leftovers()).await.map_err(|_| Error::Bug)??;
+        let adopted = found.into_iter().map(|(id, writer)| {
+            let place = self.fleet.adopt(id);
+            place.attempt().attach(writer.progress());
+            tracing::info!(attempt = %id, "an earlier process of this agent left results to deliver");
+            (writer, place)
+        });
+        Ok(adopted.collect())
+    }
+
+    /// Returns when the agent has been told to end and nothing more is to be waited for.
+    async fn wind_down(&self, mut shutdown: watch::Receiver<Shutdown>) {
+        let mut load = self.fleet.load();
+        tokio::select! {
+            // A sender that is gone can tell nothing any more: the operator's drain still can.
+            Ok(_) = shutdown.wait_for(|wanted| *wanted >= Shutdown::Drain) => {
+                tracing::info!("draining: nothing new is taken, what runs is finished");
+            }
+            _ = load.wait_for(|load| load.draining) => {}
+        }
+        self.fleet.drain();
+        tokio::select! {
+            () = self.drained(self.config.timing.drain_patience) => {}
+            Ok(_) = shutdown.wait_for(|wanted| *wanted >= Shutdown::Cancel) => {
+                tracing::info!("canceling what runs");
+                self.fleet.cancel_all(&format!("agent {}, which was stopped", self.config.name));
+                self.drained(self.config.timing.cancel_patience).await;
+            }
+        }
+        match self.fleet.load().borrow().held {
+            0 => tracing::info!("drained"),
+            held => tracing::warn!(
+                held,
+                "the orchestrator is not there: results stay on this machine and are delivered at the next start"
+            ),
+        }
+    }
+
+    /// Returns when nothing is held, or nothing runs and the orchestrator has been away too long.
+    async fn drained(&self, patience: Duration) {
+        let mut load = self.fleet.load();
+        let mut idle = self.fleet.load();
+        let away = async {
+            // The fleet outlives these waits, so they cannot fail.
+            let _ = idle.wait_for(|load| load.busy == 0).await;
+            let mut connection = self.connection();
+            loop {
+                let _ = connection.wait_for(|now| !matches!(now, Connection::Up(_))).await;
+                tokio::select! {
+                    () = tokio::time::sleep(patience) => return,
+                    _ = connection.wait_for(|now| matches!(now, Connection::Up(_))) => {}
+                }
+            }
+        };
+        tokio::select! {
+            _ = load.wait_for(|load| load.held == 0) => {}
+            () = away => {}
+        }
+    }
+
+    /// The orchestrator takes nothing from this agent: what runs is ended, results stay here.
+    async fn end_refused(&self) {
+        self.fleet.drain();
+        self.fleet.cancel_all("the orchestrator, which refused the agent");
+        let mut load = self.fleet.load();
+        // Whatever is left after that is the reaper's at the next start.
+        let _ = tokio::time::timeout(REFUSED_PATIENCE, load.wait_for(|load| load.busy == 0)).await;
+    }
+}
+
+async fn join(task: JoinHandle<()>) {
+    if task.await.is_err() {
+        tracing::error!("the reaper failed: this is a bug of buildr");
+    }
+}
+
+/// Delivers what was left, once the orchestrator has bound it to this process.
+async fn deliver_leftovers<R: Runner>(
+    shop: Arc<Shop<R>>,
+    leftovers: Vec<(Writer, Place)>,
+    mut connection: watch::Receiver<Connection>,
+) {
+    // The sender lives as long as the agent; without it there is nobody to deliver to.
+    let up = connection.wait_for(|now| matches!(now, Connection::Up(_))).await.is_ok();
+    for (writer, place) in leftovers.into_iter().filter(|_| up) {
+        shop.tasks.spawn(shop.clone().deliver_leftover(writer, place));
+    }
+}
+
+/// Removes what no live attempt owns: at the start, at an interval, and after each attempt.
+async fn reap_for_ever<R: Runner>(shop: Arc<Shop<R>>, fleet: Fleet, stop: CancellationToken) {
+    let mut interval = tokio::time::interval(shop.timing.reap);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut last = None;
+    loop {
+        tokio::select! {
+            _ = interval.tick() => {}
+            () = shop.reap.notified() => {}
+            () = stop.cancelled() => return,
+        }
+        let failed = reap(&shop, &fleet).await.err();
+        if let Some(error) = failed.as_ref().filter(|error| last.as_ref() != Some(*error)) {
+            tracing::warn!(error, "what nobody owns could not be removed; the agent keeps trying");
+        }
+        last = failed;
+    }
+}
+
+async fn reap<R: Runner>(shop: &Shop<R>, fleet: &Fleet) -> Result<(), String> {
+    let _no_job_begins = shop.reaping.write().await;
+    let live = fleet.live();
+    if let Some(what) = shop.runner.reap(&live).await.map_err(|error| error.to_string())? {
+        tracing::info!(what, "removed what no live attempt owned");
+    }
+    let held: HashSet<AttemptId> = fleet.held().iter().map(|attempt| attempt.id).collect();
+    let spool = shop.spool.clone();
+    match spawn_blocking(move || spool.sweep(&held)).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err("the spool's sweep failed".to_owned()),
+    }
+}

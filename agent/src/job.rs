@@ -1,0 +1,324 @@
+//! The life of one attempt on this agent, from the offer to the last acknowledged byte.
+//!
+//! ```text
+//! offered -> accepted -> prepared -> planned -> run -> delivered -> gone
+//! ```
+//! The slot is free as soon as the engine is done and before the final report goes out, so that the
+//! next offer finds it free. Whatever happens on the way, the spool has a job's end or is dropped.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use buildr_engine::job::{
+    GitReference, GitSource, Identity as JobIdentity, Item, JobRequest, SourceSpec, Stop,
+};
+use buildr_manifest::{Event, EventKind, Outcome};
+use buildr_proto::{
+    AttemptId, JobId,
+    build::{BuildSpec, Reference, Source},
+};
+use jiff::Timestamp;
+use tokio::{
+    sync::{Notify, RwLock, mpsc},
+    task::spawn_blocking,
+    time::{Instant, timeout_at},
+};
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    attempt::{Attempt, Phase},
+    backoff::Backoff,
+    config::Timing,
+    delivery::{Delivery, Fenced},
+    fleet::{Place, Slot, run_id},
+    link::{Accepted, CallError, Link, Plan, Planned},
+    runner::{Ready, Runner},
+    spool::{DISK_FAULT, Spool, Writer},
+};
+
+/// How many items of the engine may wait for the spool.
+const ITEMS: usize = 64;
+
+const NO_END: &str = "the engine ended the job without saying how: this is a bug of buildr";
+
+/// A job to take, checked.
+#[derive(Clone, Debug)]
+pub struct Offer {
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// The job.
+    pub job: JobId,
+    /// What to build.
+    pub spec: BuildSpec,
+    /// How long it can be accepted.
+    pub valid_for: Duration,
+    /// The most that the job may run.
+    pub timeout: Option<Duration>,
+}
+
+/// What all jobs of an agent share.
+pub struct Shop<R> {
+    /// The engine.
+    pub runner: Arc<R>,
+    /// The way to the orchestrator.
+    pub link: Link,
+    /// The spool.
+    pub spool: Spool,
+    /// How long to wait for what.
+    pub timing: Timing,
+    /// The agent's name.
+    pub name: String,
+    /// What manifests may inherit.
+    pub inheritable: BTreeMap<String, String>,
+    /// The most that any job may run.
+    pub job_timeout: Duration,
+    /// All tasks; who ends the agent waits for them.
+    pub tasks: TaskTracker,
+    /// Held for writing while the reaper works: a job that it has not seen must not begin.
+    pub reaping: RwLock<()>,
+    /// Wakes the reaper.
+    pub reap: Notify,
+}
+
+/// How the engine's part ended.
+enum Work {
+    /// All is in the spool.
+    Told,
+    /// The job goes elsewhere: nothing is to be reported.
+    HandedBack,
+}
+
+impl<R: Runner> Shop<R> {
+    /// Takes an offer and carries it through.
+    pub async fn run(self: Arc<Self>, offer: Offer, place: Place, slot: Slot) {
+        let attempt = place.attempt().clone();
+        if !self.accept(&offer, &attempt).await {
+            return;
+        }
+        attempt.enter(Phase::Preparing);
+        tracing::info!(attempt = %attempt.id, job = %offer.job, repository = offer.spec.source.repository, "job taken");
+        let Some(writer) = self.begin_spool(&attempt).await else { return };
+        let delivery = Delivery::new(attempt.clone(), self.link.clone(), self.timing, &writer);
+        let delivered = self.tasks.spawn(delivery.run());
+        let (items, queue) = mpsc::channel(ITEMS);
+        let recorder = self.tasks.spawn(record(writer, queue, attempt.clone()));
+        let work = self.clone().work(offer, attempt.clone(), items).await;
+        attempt.enter(Phase::Reporting);
+        drop(slot);
+        self.reap.notify_one();
+        if matches!(work, Work::HandedBack) {
+            attempt.abandon();
+        }
+        let closed = close(recorder).await;
+        if closed.is_err() {
+            attempt.abandon();
+        }
+        let delivered = delivered.await.unwrap_or(Err(Fenced));
+        tracing::info!(attempt = %attempt.id, delivered = delivered.is_ok(), "job over");
+        self.forget(place).await;
+    }
+
+    /// Delivers what another process left. The orchestrator has let this one in.
+    pub async fn deliver_leftover(self: Arc<Self>, mut writer: Writer, place: Place) {
+        let attempt = place.attempt().clone();
+        let closed = spawn_blocking(move || {
+            writer.close("the agent was restarted in the middle of the job");
+            writer
+        });
+        if let Ok(writer) = closed.await {
+            let mut delivery = Delivery::new(attempt.clone(), self.link.clone(), self.timing, &writer);
+            delivery.resumed = true;
+            let delivered = delivery.run().await;
+            tracing::info!(attempt = %attempt.id, delivered = delivered.is_ok(), "what an earlier process left is dealt with");
+        }
+        self.forget(place).await;
+    }
+
+    /// Removes the spool, then the attempt.
+    async fn forget(&self, place: Place) {
+        let (spool, id) = (self.spool.clone(), place.attempt().id);
+        let removed = spawn_blocking(move || spool.remove(id)).await;
+        if let Ok(Err(error)) = removed {
+            tracing::warn!(attempt = %id, error = &error as &dyn std::error::Error, "a delivered spool is still there");
+        }
+        drop(place);
+    }
+
+    /// True once the acceptance is committed. Tries until the offer is void.
+    async fn accept(&self, offer: &Offer, attempt: &Attempt) -> bool {
+        let void = Instant::now() + offer.valid_for;
+        let mut backoff = Backoff::new(self.timing.reconnect);
+        loop {
+            let answer = tokio::select! {
+                answer = timeout_at(void, self.link.accept(offer.attempt)) => answer,
+                () = attempt.fence().cancelled() => return false,
+            };
+            match answer {
+                Ok(Ok(Accepted::Go)) => return true,
+                Ok(Ok(Accepted::Canceled)) => return false,
+                Ok(Err(CallError::Unreachable(_) | CallError::Failed(_))) => {
+                    let _void = timeout_at(void, tokio::time::sleep(backoff.next())).await;
+                }
+                Ok(Err(error)) => {
+                    tracing::info!(attempt = %offer.attempt, error = %error, "the offer could not be taken");
+                    return false;
+                }
+                Err(_) => {
+                    tracing::warn!(attempt = %offer.attempt, "the offer is void before it could be taken");
+                    return false;
+                }
+            }
+        }
+    }
+
+    /// Begins the spool. A disk that refuses even that fails the job before it began.
+    async fn begin_spool(&self, attempt: &Attempt) -> Option<Writer> {
+        let (spool, id) = (self.spool.clone(), attempt.id);
+        match spawn_blocking(move || spool.begin(id)).await {
+            Ok(Ok(writer)) => {
+                attempt.attach(writer.progress());
+                Some(writer)
+            }
+            Ok(Err(error)) => {
+                tracing::error!(attempt = %id, error = &error as &dyn std::error::Error, "no spool, no job");
+                self.report_fault(attempt, &error).await;
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
+    /// Reports a job that could not begin, without a spool.
+    async fn report_fault(&self, attempt: &Attempt, error: &crate::spool::Error) {
+        let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
+        let message = format!("the agent could not {error}{cause}");
+        let events = vec![crate::link::encode(end(Outcome::Internal { message })).0];
+        let report = crate::link::Report { first_seq: 1, events, logs: Some(Vec::new()) };
+        let mut backoff = Backoff::new(self.timing.reconnect);
+        while let Err(CallError::Unreachable(_) | CallError::Failed(_)) =
+            self.link.report(attempt.id, report.clone()).await
+        {
+            tokio::time::sleep(backoff.next()).await;
+        }
+    }
+
+    /// The engine's part, in a task of its own, so that a bug in it ends one job and not the agent.
+    async fn work(self: Arc<Self>, offer: Offer, attempt: Arc<Attempt>, items: mpsc::Sender<Item>) -> Work {
+        // The reaper has seen this attempt, or it waits until the reaper is done.
+        drop(self.reaping.read().await);
+        let work = self.tasks.clone().spawn(async move { self.engine(offer, &attempt, &items).await });
+        // A panic leaves a spool without an end, and closing it says so.
+        work.await.unwrap_or(Work::Told)
+    }
+
+    async fn engine(&self, offer: Offer, attempt: &Attempt, items: &mpsc::Sender<Item>) -> Work {
+        let stop = attempt.stop();
+        let request = self.request(offer);
+        let Ok(Ready { plan, prepared }) = self.runner.prepare(request, items, &stop).await else {
+            return Work::Told;
+        };
+        match self.plan(attempt, plan).await {
+            Ok(Planned::Go) => {}
+            Ok(Planned::HandBack) => return Work::HandedBack,
+            Ok(Planned::Canceled) => {
+                let by = who(&stop.borrow()).unwrap_or_else(|| "a user".to_owned());
+                // A recorder that is gone has nothing to record.
+                let _ = items.send(Item::Event(end(Outcome::Canceled { by }))).await;
+                return Work::Told;
+            }
+            Err(Fenced) => return Work::HandedBack,
+        }
+        attempt.enter(Phase::Running);
+        self.runner.run(prepared, items, &stop).await;
+        Work::Told
+    }
+
+    /// Asks whether to run a plan, until there is an answer or the job is to end.
+    async fn plan(&self, attempt: &Attempt, plan: Plan) -> Result<Planned, Fenced> {
+        let mut stop = attempt.stop();
+        let mut backoff = Backoff::new(self.timing.reconnect);
+        let ask = async {
+            loop {
+                match self.link.plan(attempt.id, plan.clone()).await {
+                    Ok(planned) => return Ok(planned),
+                    Err(CallError::Fenced(why)) => {
+                        tracing::warn!(attempt = %attempt.id, why, "the attempt is not ours any more; it is dropped");
+                        return Err(Fenced);
+                    }
+                    Err(_) => tokio::time::sleep(backoff.next()).await,
+                }
+            }
+        };
+        tokio::select! {
+            planned = ask => planned,
+            _ = stop.wait_for(|stop| *stop != Stop::No) => Ok(Planned::Canceled),
+        }
+    }
+
+    fn request(&self, offer: Offer) -> JobRequest {
+        let Offer { attempt, job, spec, valid_for: _, timeout } = offer;
+        let BuildSpec { source, trigger, manifest_path, variables, labels: _, priority: _ } = spec;
+        let Source { repository, reference, commit } = source;
+        let reference = match reference {
+            Reference::Default => GitReference::Default,
+            Reference::Branch(name) => GitReference::Branch(name),
+            Reference::Tag(name) => GitReference::Tag(name),
+        };
+        JobRequest {
+            run: run_id(attempt),
+            source: SourceSpec::Git(GitSource { url: repository, reference, commit }),
+            manifest_path: manifest_path.map(Into::into),
+            trigger,
+            vars: variables,
+            process_environment: self.inheritable.clone(),
+            identity: JobIdentity {
+                build: Some(job.build.get()),
+                job: Some(job.to_string()),
+                agent: Some(self.name.clone()),
+            },
+            timeout: Some(timeout.map_or(self.job_timeout, |timeout| timeout.min(self.job_timeout))),
+        }
+    }
+}
+
+fn who(stop: &Stop) -> Option<String> {
+    match stop {
+        Stop::No => None,
+        Stop::Cancel { by } | Stop::Kill { by } => Some(by.clone()),
+    }
+}
+
+fn end(outcome: Outcome) -> Event {
+    let kind = EventKind::JobFinished { outcome, duration: Duration::ZERO, containers_removed: 0 };
+    Event { at: Timestamp::now(), kind }
+}
+
+/// Brings what the engine tells into the spool, batch by batch, until the engine is done. A disk
+/// that refuses ends the job.
+async fn record(
+    mut writer: Writer,
+    mut items: mpsc::Receiver<Item>,
+    attempt: Arc<Attempt>,
+) -> Option<Writer> {
+    let mut batch = Vec::with_capacity(ITEMS);
+    while items.recv_many(&mut batch, ITEMS).await > 0 {
+        let taken = std::mem::replace(&mut batch, Vec::with_capacity(ITEMS));
+        let write = spawn_blocking(move || {
+            writer.write(taken);
+            writer
+        });
+        writer = write.await.ok()?;
+        if let Some(fault) = writer.fault() {
+            if matches!(*attempt.stop().borrow(), Stop::No) {
+                tracing::error!(attempt = %attempt.id, fault, "the spool cannot be written; the job is ended");
+            }
+            attempt.request(Stop::Kill { by: DISK_FAULT.to_owned() });
+        }
+    }
+    Some(writer)
+}
+
+/// Waits for the recorder and closes the spool.
+async fn close(recorder: tokio::task::JoinHandle<Option<Writer>>) -> Result<(), Fenced> {
+    let mut writer = recorder.await.ok().flatten().ok_or(Fenced)?;
+    spawn_blocking(move || writer.close(NO_END)).await.map_err(|_| Fenced)
+}

@@ -1,0 +1,152 @@
+//! The program around the agent: arguments, the agent's own log, signals, exit codes.
+
+use std::{
+    collections::BTreeMap,
+    env,
+    io::{self, Write},
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::Context;
+use buildr_engine::{Engine, Lifetime};
+use clap::Parser;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
+};
+use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+
+use crate::{
+    agent::{Agent, Shutdown},
+    config::{Args, Config, DockerSocket, LogFormat},
+    identity::Identity,
+    session::Connection,
+};
+
+const USAGE: u8 = 2;
+const FAULT: u8 = 4;
+
+/// A build whose agent's process is gone ends itself after this time.
+const DEAD_MAN: Duration = Duration::from_secs(600);
+
+/// The program `buildr-agent`.
+pub fn main() -> ExitCode {
+    let args = Args::parse();
+    log_to_stderr(args.log_format);
+    let environment: BTreeMap<String, String> = env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    let config = match Config::new(args, &environment) {
+        Ok(config) => config,
+        Err(error) => return failed(&error.into(), USAGE),
+    };
+    match run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&error, FAULT),
+    }
+}
+
+fn failed(error: &anyhow::Error, code: u8) -> ExitCode {
+    // Nothing is left to do where even standard error is closed.
+    let _ = writeln!(io::stderr(), "error: {error:#}");
+    ExitCode::from(code)
+}
+
+fn log_to_stderr(format: LogFormat) {
+    let filter = EnvFilter::try_from_env("BUILDR_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let registry = tracing_subscriber::registry().with(filter);
+    match format {
+        LogFormat::Human => registry.with(fmt::layer().with_writer(io::stderr).with_target(false)).init(),
+        LogFormat::Json => registry.with(fmt::layer().json().with_writer(io::stderr)).init(),
+    }
+}
+
+fn run(config: Config) -> anyhow::Result<()> {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
+    runtime.block_on(work(config))
+}
+
+async fn work(config: Config) -> anyhow::Result<()> {
+    let identity = Identity::open(&config.data)?;
+    warn_of_risks(&config);
+    let engine = engine(&config, &identity).await.context("the container engine cannot be used")?;
+    let name = config.name.clone();
+    let agent = Agent::new(config, identity, engine)?;
+    let (shutdown, wanted) = watch::channel(Shutdown::No);
+    let signals = [signal(SignalKind::terminate()), signal(SignalKind::interrupt())];
+    let [terminate, interrupt] = signals.map(|signal| signal.context("listen to signals"));
+    let signals = tokio::spawn(obey_signals(terminate?, interrupt?, shutdown));
+    let ready = tokio::spawn(announce(name, agent.connection()));
+    let end = agent.run(wanted).await;
+    signals.abort();
+    ready.abort();
+    Ok(end?)
+}
+
+async fn engine(config: &Config, identity: &Identity) -> Result<Engine, buildr_engine::Error> {
+    let socket = match config.docker_socket {
+        DockerSocket::Raw => buildr_engine::DockerSocket::Raw,
+        DockerSocket::None => buildr_engine::DockerSocket::None,
+    };
+    let usual = buildr_engine::Config::new(identity.folder.join("engine"), identity.agent.to_string());
+    Engine::connect(buildr_engine::Config {
+        docker_socket: socket,
+        log_limit: config.log_limit,
+        lifetime: Lifetime::Detached { dead_man: Some(DEAD_MAN) },
+        allow_file_urls: config.allow_file_urls,
+        ..usual
+    })
+    .await
+}
+
+/// What an operator should know of the settings that open the machine to builds.
+fn warn_of_risks(config: &Config) {
+    if config.docker_socket == DockerSocket::Raw {
+        tracing::warn!(
+            "builds get this machine's Docker socket and can do whatever root can; --docker-socket none takes it away"
+        );
+    }
+    if !config.inheritable.is_empty() {
+        let names: Vec<_> = config.inheritable.keys().map(String::as_str).collect();
+        tracing::warn!(names = names.join(" "), "manifests may inherit these variables of this process");
+    }
+    if config.allow_file_urls {
+        tracing::warn!("builds may name repositories on this machine's disk that this user can read");
+    }
+    if config.token.is_some() {
+        tracing::warn!(
+            "traffic to the orchestrator, the token included, is not encrypted: keep the network private"
+        );
+    }
+}
+
+/// Each signal asks for more than the one before.
+async fn obey_signals(mut terminate: Signal, mut interrupt: Signal, shutdown: watch::Sender<Shutdown>) {
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        shutdown.send_modify(|wanted| {
+            *wanted = match wanted {
+                Shutdown::No => Shutdown::Drain,
+                Shutdown::Drain | Shutdown::Cancel => Shutdown::Cancel,
+            };
+        });
+    }
+}
+
+/// The program's one line on standard output.
+async fn announce(name: String, mut connection: watch::Receiver<Connection>) {
+    let Ok(up) = connection.wait_for(|now| matches!(now, Connection::Up(_))).await.map(|now| now.clone())
+    else {
+        return;
+    };
+    if let Connection::Up(agent) = up {
+        let mut out = io::stdout();
+        // Who closed standard output does not want to know.
+        let _ = writeln!(out, "ready {name} {agent}").and_then(|()| out.flush());
+    }
+}

@@ -1,0 +1,53 @@
+//! What the agent wants of an engine. The seam is there so that the agent can be tested, and put
+//! under load, without Docker.
+
+mod engine;
+
+use std::{collections::HashSet, future::Future};
+
+use buildr_engine::job::{Finished, Item, JobRequest, RunId, Stop};
+use tokio::sync::{mpsc, watch};
+
+use crate::link::Plan;
+
+/// Runs jobs.
+///
+/// `prepare` and `run` tell everything through `items`, in order, and end with the job's end as the
+/// last item; only a prepare that went well does not end the job. They return after everything that
+/// they made is gone, or is left to `reap`. A stop is obeyed at any time.
+pub trait Runner: Send + Sync + 'static {
+    /// A job that is ready to run. Dropping it leaves what it made to `reap`.
+    type Prepared: Send + 'static;
+
+    /// Brings the project here and reads its manifest.
+    fn prepare(
+        &self,
+        request: JobRequest,
+        items: &mpsc::Sender<Item>,
+        stop: &watch::Receiver<Stop>,
+    ) -> impl Future<Output = Result<Ready<Self::Prepared>, Finished>> + Send;
+
+    /// Runs it.
+    fn run(
+        &self,
+        prepared: Self::Prepared,
+        items: &mpsc::Sender<Item>,
+        stop: &watch::Receiver<Stop>,
+    ) -> impl Future<Output = Finished> + Send;
+
+    /// Removes what belongs to this agent and to none of the live runs; tells what, where it was
+    /// anything.
+    fn reap(
+        &self,
+        live: &HashSet<RunId>,
+    ) -> impl Future<Output = Result<Option<String>, Box<dyn std::error::Error + Send + Sync>>> + Send;
+}
+
+/// A prepared job and what the orchestrator is told of it.
+#[derive(Debug)]
+pub struct Ready<P> {
+    /// What will run.
+    pub plan: Plan,
+    /// The job.
+    pub prepared: P,
+}

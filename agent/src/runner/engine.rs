@@ -1,0 +1,49 @@
+//! The real engine as a [`Runner`].
+
+use std::collections::HashSet;
+
+use buildr_engine::{
+    Engine, Reaped,
+    job::{Finished, Item, JobRequest, Prepared, RunId, Stop},
+};
+use tokio::sync::{mpsc, watch};
+
+use super::{Ready, Runner};
+use crate::link::Plan;
+
+impl Runner for Engine {
+    type Prepared = Prepared;
+
+    async fn prepare(
+        &self,
+        request: JobRequest,
+        items: &mpsc::Sender<Item>,
+        stop: &watch::Receiver<Stop>,
+    ) -> Result<Ready<Prepared>, Finished> {
+        let prepared = Engine::prepare(self, request, items, stop).await?;
+        let plan = Plan {
+            commit: prepared.commit.clone(),
+            image: prepared.plan.image.clone(),
+            stages: prepared.plan.stages.iter().map(|stage| stage.name.clone()).collect(),
+        };
+        Ok(Ready { plan, prepared })
+    }
+
+    async fn run(
+        &self,
+        prepared: Prepared,
+        items: &mpsc::Sender<Item>,
+        stop: &watch::Receiver<Stop>,
+    ) -> Finished {
+        Engine::run(self, prepared, items, stop).await
+    }
+
+    async fn reap(
+        &self,
+        live: &HashSet<RunId>,
+    ) -> Result<Option<String>, Box<dyn std::error::Error + Send + Sync>> {
+        let Reaped { containers, folders } = Engine::reap(self, live).await?;
+        let any = containers + folders > 0;
+        Ok(any.then(|| format!("{containers} containers, {folders} folders of runs")))
+    }
+}
