@@ -173,16 +173,22 @@ impl Sources {
         result
     }
 
+    /// Tries with a new mirror. Where that fails too, the remote is to blame, and the old one is
+    /// kept: it may have cost an hour.
     async fn start_over(
         &self,
         wanted: &Wanted,
         dest: &Path,
         cancel: &CancellationToken,
     ) -> Result<Checkout, SourceError> {
-        let mirror = self.mirrors.lock(&wanted.address, cancel).await?;
+        let mirror = Arc::new(self.mirrors.lock(&wanted.address, cancel).await?);
         let folder = dest.to_owned();
-        blocking(move || mirror.remove().and_then(|()| workspace::clear(&folder))).await?;
-        self.attempt(wanted, dest, cancel).await
+        on(&mirror, move |mirror| mirror.set_aside().and_then(|()| workspace::clear(&folder))).await?;
+        let brought = self.bring(&mirror, wanted, dest, cancel).await;
+        let end = if brought.is_ok() { Mirror::drop_aside } else { Mirror::take_back };
+        on(&mirror, end).await?;
+        drop(mirror);
+        self.fill(brought?, wanted, dest, cancel).await
     }
 
     async fn attempt(
@@ -192,16 +198,37 @@ impl Sources {
         cancel: &CancellationToken,
     ) -> Result<Checkout, SourceError> {
         let mirror = Arc::new(self.mirrors.lock(&wanted.address, cancel).await?);
-        on(&mirror, |mirror| mirror.prepare().map(drop)).await?;
+        let pin = self.bring(&mirror, wanted, dest, cancel).await?;
+        // From here on the workspace stands for itself, and the next job may have the mirror.
+        drop(mirror);
+        self.fill(pin, wanted, dest, cancel).await
+    }
+
+    /// Fetches and pins, and makes the repository of the workspace.
+    async fn bring(
+        &self,
+        mirror: &Arc<Mirror>,
+        wanted: &Wanted,
+        dest: &Path,
+        cancel: &CancellationToken,
+    ) -> Result<Pin, SourceError> {
+        on(mirror, |mirror| mirror.prepare()).await?;
         let fetch = Fetch { sources: self, address: &wanted.address, mirror: mirror.clone(), cancel };
         let pin = fetch.pin(wanted).await?;
         let (folder, address, token, its) =
             (dest.to_owned(), wanted.address.clone(), cancel.clone(), pin.clone());
-        on(&mirror, move |mirror| workspace::make_repository(&folder, mirror, &address, &its, &token))
-            .await?;
-        // From here on the workspace stands for itself, and the next job may have the mirror.
-        drop(fetch);
-        drop(mirror);
+        on(mirror, move |mirror| workspace::make_repository(&folder, mirror, &address, &its, &token)).await?;
+        Ok(pin)
+    }
+
+    /// Checks the files out.
+    async fn fill(
+        &self,
+        pin: Pin,
+        wanted: &Wanted,
+        dest: &Path,
+        cancel: &CancellationToken,
+    ) -> Result<Checkout, SourceError> {
         match &self.program {
             Some(program) => program.fill(dest, &wanted.address, cancel).await?,
             None => {

@@ -154,7 +154,7 @@ impl SourceError {
         }
     }
 
-    /// True where a broken mirror may be the reason, so that it is worth to make it anew.
+    /// True where a broken mirror may be the reason, so that it is worth to try with a new one.
     pub(super) fn may_be_the_mirror(&self) -> bool {
         matches!(self, Self::Git { .. } | Self::Io { .. })
     }
@@ -298,6 +298,7 @@ mod tests {
             ),
             ("fatal: write error: No space left on device\nfatal: the remote end hung up", Reason::DiskFull),
             ("fatal: bad object refs/heads/main", Reason::Other),
+            ("fatal: protocol error: bad line length 7", Reason::Other),
         ] {
             assert_eq!(reason(said), expected, "{said}");
         }

@@ -90,25 +90,47 @@ impl Mirror {
     }
 
     /// Makes it usable: made where it is not there, remade where it is no repository, rid of what a
-    /// killed git has left. True where it was there.
-    pub(super) fn prepare(&self) -> Result<bool, SourceError> {
+    /// killed git has left.
+    pub(super) fn prepare(&self) -> Result<(), SourceError> {
         if Repository::open_bare(&self.path).is_ok_and(|repository| repository.is_bare()) {
             sweep(&self.path).map_err(SourceError::io(&self.path))?;
-            return Ok(true);
+            remove_all(&self.aside())?;
+            return Ok(());
         }
-        self.remove()?;
+        remove_all(&self.path)?;
         let unfinished = self.path.with_extension("new");
         remove_all(&unfinished)?;
         let mut options = RepositoryInitOptions::new();
         options.bare(true).external_template(false).mkpath(true).no_reinit(true);
         Repository::init_opts(&unfinished, &options).map_err(local(&unfinished))?;
-        fs::rename(&unfinished, &self.path).map_err(SourceError::io(&self.path))?;
-        Ok(false)
+        fs::rename(&unfinished, &self.path).map_err(SourceError::io(&self.path))
     }
 
-    /// Removes all of it.
-    pub(super) fn remove(&self) -> Result<(), SourceError> {
-        remove_all(&self.path)
+    /// Puts it out of the way, so that [`Mirror::prepare`] makes a new one.
+    pub(super) fn set_aside(&self) -> Result<(), SourceError> {
+        remove_all(&self.aside())?;
+        match fs::rename(&self.path, self.aside()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(SourceError::io(&self.path)(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// After [`Mirror::set_aside`]: the new one is good.
+    pub(super) fn drop_aside(&self) -> Result<(), SourceError> {
+        remove_all(&self.aside())
+    }
+
+    /// After [`Mirror::set_aside`]: the new one was no better, so the old one was not the reason.
+    pub(super) fn take_back(&self) -> Result<(), SourceError> {
+        if !self.aside().exists() {
+            return Ok(());
+        }
+        remove_all(&self.path)?;
+        fs::rename(self.aside(), &self.path).map_err(SourceError::io(&self.path))
+    }
+
+    fn aside(&self) -> PathBuf {
+        self.path.with_extension("old")
     }
 
     /// The commit that a branch or a tag was at when it was fetched last.
