@@ -103,7 +103,8 @@ impl Engine {
         std::fs::create_dir_all(&config.data_dir).map_err(failed())?;
         let data_dir = config.data_dir.canonicalize().map_err(failed())?;
         config.data_dir = data_dir;
-        let sources = Sources::new(config.data_dir.join("sources"), UrlPolicy { allow_file: config.allow_file_urls });
+        let sources =
+            Sources::new(config.data_dir.join("sources"), UrlPolicy { allow_file: config.allow_file_urls });
         Ok(Self { inner: Arc::new(Inner { config, daemon, sources }) })
     }
 

@@ -51,9 +51,13 @@ pub(crate) struct Image {
 pub(crate) enum ImageError {
     #[error("`{0}` is not the name of an image")]
     BadName(String),
-    #[error("there is no image {image}: check its name and tag; if it is private, `docker login {host}` on the machine that runs the build ({answer})")]
+    #[error(
+        "there is no image {image}: check its name and tag; if it is private, `docker login {host}` on the machine that runs the build ({answer})"
+    )]
     NotFound { image: String, host: String, answer: String },
-    #[error("the registry {host} wants a login for image {image}: `docker login {host}` on the machine that runs the build ({answer})")]
+    #[error(
+        "the registry {host} wants a login for image {image}: `docker login {host}` on the machine that runs the build ({answer})"
+    )]
     Denied { image: String, host: String, answer: String },
     #[error("cannot reach the registry {host} for image {image}: {answer}")]
     Unreachable { image: String, host: String, answer: String },
@@ -267,7 +271,8 @@ mod tests {
 
     #[test]
     fn what_could_lead_elsewhere_in_the_api_is_no_name() {
-        for text in ["", "a b", "../containers/x", "a/../b", "a?x=1", "a#b", "a//b", "-a", "a:", "a@", "a%2e"] {
+        for text in ["", "a b", "../containers/x", "a/../b", "a?x=1", "a#b", "a//b", "-a", "a:", "a@", "a%2e"]
+        {
             assert!(Reference::parse(text).is_err(), "{text}");
         }
     }

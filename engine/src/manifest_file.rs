@@ -37,14 +37,16 @@ pub(crate) fn read(project: &Path, wanted: Option<&Path>) -> Result<ManifestFile
 
 fn usual(project: &Path) -> Result<(PathBuf, Option<String>), String> {
     // A folder of that name is no manifest: `.buildr` may be anything.
-    let mut found = FILE_NAMES.iter().filter(|name| fs::metadata(project.join(name)).is_ok_and(|f| f.is_file()));
+    let mut found =
+        FILE_NAMES.iter().filter(|name| fs::metadata(project.join(name)).is_ok_and(|f| f.is_file()));
     let Some(first) = found.next() else {
         let names = FILE_NAMES.join(", ");
         return Err(format!("the project has no manifest: none of {names} is in its root"));
     };
     let others: Vec<_> = found.copied().collect();
-    let warning = (!others.is_empty())
-        .then(|| format!("the project has more than one manifest: {first} is taken, not {}", others.join(", ")));
+    let warning = (!others.is_empty()).then(|| {
+        format!("the project has more than one manifest: {first} is taken, not {}", others.join(", "))
+    });
     Ok((PathBuf::from(first), warning))
 }
 
@@ -124,7 +126,9 @@ mod tests {
         let pipe = folder.path().join("pipe");
         let mode = rustix::fs::Mode::RWXU;
         rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
-        for (name, why) in [("large", "larger than 1 MiB"), ("pipe", "not a regular file"), (".", "not a regular")] {
+        for (name, why) in
+            [("large", "larger than 1 MiB"), ("pipe", "not a regular file"), (".", "not a regular")]
+        {
             let error = read(folder.path(), Some(Path::new(name))).unwrap_err();
             assert!(error.contains(why), "{error}");
         }

@@ -54,8 +54,11 @@ pub(crate) async fn run(
         Ok(held) => held,
         Err(outcome) => {
             tell_unreached(&prepared, &Progress::default(), &feed).await;
-            let event =
-                EventKind::JobFinished { outcome: outcome.clone(), duration: Duration::ZERO, containers_removed: 0 };
+            let event = EventKind::JobFinished {
+                outcome: outcome.clone(),
+                duration: Duration::ZERO,
+                containers_removed: 0,
+            };
             feed.event(event).await;
             return Finished { outcome };
         }
@@ -91,7 +94,8 @@ async fn hold(engine: &Arc<Inner>, prepared: &mut Prepared) -> Result<Held, Outc
     let (data_dir, run) = (engine.config.data_dir.clone(), prepared.request.run.clone());
     let made = crate::blocking(move || Ok(RunFolder::create(&data_dir, &run))).await;
     let internal = |message| Outcome::Internal { message };
-    let folder = made.map_err(|error| internal(error.to_string()))?.map_err(|error| internal(error.chain()))?;
+    let folder =
+        made.map_err(|error| internal(error.to_string()))?.map_err(|error| internal(error.chain()))?;
     Ok(Held { folder, since: Instant::now() })
 }
 

@@ -9,13 +9,9 @@ use buildr_manifest::{Cause, Outcome, StageName, StageState};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Interrupt {
     /// Somebody asked for it.
-    Canceled {
-        by: String,
-    },
+    Canceled { by: String },
     /// The job's time was up.
-    TimedOut {
-        limit: Duration,
-    },
+    TimedOut { limit: Duration },
 }
 
 impl Interrupt {
@@ -46,13 +42,9 @@ pub(crate) enum Ending {
         oom: bool,
     },
     /// Its files in the control directory are not what init wrote.
-    Damaged {
-        message: String,
-    },
+    Damaged { message: String },
     /// The machine under it failed: Docker is gone, the container cannot be asked.
-    Lost {
-        message: String,
-    },
+    Lost { message: String },
 }
 
 /// A stage's end as it was seen.
@@ -210,7 +202,10 @@ mod tests {
         assert_eq!((state.as_str(), outcome.as_deref()), ("canceled", Some("canceled by ann")));
         let limit = Interrupt::TimedOut { limit: Duration::from_secs(5) };
         let (state, outcome) = check(&reported(EndCause::Signal(15), true), Some(limit));
-        assert_eq!((state.as_str(), outcome.as_deref()), ("timed_out", Some("timed out after 5s in stage test")));
+        assert_eq!(
+            (state.as_str(), outcome.as_deref()),
+            ("timed_out", Some("timed out after 5s in stage test"))
+        );
     }
 
     #[test]
@@ -237,10 +232,7 @@ mod tests {
     #[test]
     fn a_stage_that_was_not_reached_names_who_failed_but_no_cancel() {
         let failed = StageState::Failed { step: None, cause: Cause::Exit { code: 1 } };
-        assert_eq!(
-            not_reached(Some((&stage(), &failed))),
-            StageState::NotReached { because: Some(stage()) }
-        );
+        assert_eq!(not_reached(Some((&stage(), &failed))), StageState::NotReached { because: Some(stage()) });
         assert_eq!(
             not_reached(Some((&stage(), &StageState::Canceled))),
             StageState::NotReached { because: None }

@@ -63,7 +63,8 @@ impl Run<'_> {
         let (image, init) = tokio::join!(image, init);
         let image = image?.map_err(|error| Outcome::ImageError { message: chain(&error) })?;
         let init = init.map_err(|error| internal(&error))?.map_err(|error| internal(&error))?;
-        let control = ControlFolder::open(&control_path(self.folder.path())).map_err(|error| internal(&error))?;
+        let control =
+            ControlFolder::open(&control_path(self.folder.path())).map_err(|error| internal(&error))?;
         let settings = self.settings(hand_back.filter(|owner| owner.uid != 0 || !is_root(&image.user)));
         let container = self.create(&image, &init, &settings, hand_back).await?;
         let booted = self.attach_and_start(container, image, control).await?;
@@ -150,7 +151,9 @@ impl Run<'_> {
     fn start_outcome(&self, error: &Error, image: &Image) -> Outcome {
         let text = error.chain();
         let absent = matches!(error, Error::Docker { source, .. } if docker::is_absent(source));
-        let misfit = ["exec format error", "no matching manifest", "No such image"].iter().any(|words| text.contains(words));
+        let misfit = ["exec format error", "no matching manifest", "No such image"]
+            .iter()
+            .any(|words| text.contains(words));
         if !absent && !misfit {
             return internal(error);
         }
@@ -171,7 +174,9 @@ impl Run<'_> {
         let errors = booted.link.board().borrow().owned.clone().unwrap_or_default();
         if !errors.is_empty() {
             let list = errors.join("\n  ");
-            self.feed.warning(format!("the image's user {user} cannot have all of the project:\n  {list}")).await;
+            self.feed
+                .warning(format!("the image's user {user} cannot have all of the project:\n  {list}"))
+                .await;
         }
         Ok(())
     }

@@ -55,7 +55,8 @@ impl Run<'_> {
         let begin = Instant::now();
         self.feed.event(EventKind::StageStarted { stage: stage.name.clone() }).await;
         booted.link.send(Order::Start(self.spec(booted, number, stage))).await;
-        let mut watch = Watch::new(number, stage, booted.link.board(), Arc::clone(&booted.control), self.feed);
+        let mut watch =
+            Watch::new(number, stage, booted.link.board(), Arc::clone(&booted.control), self.feed);
         let interrupt = OnceLock::new();
         let seen = self.until_end(booted, number, &mut watch, &interrupt).await;
         let (log_bytes, step) = (watch.told(), watch.step());
@@ -150,9 +151,9 @@ impl Run<'_> {
             Seen::Closed if interrupt.is_some() => Ending::Died { oom: false },
             Seen::Closed => match booted.fate().await {
                 Ok(Fate::Ended { oom }) => Ending::Died { oom },
-                Ok(Fate::Running) => Ending::Lost {
-                    message: "the connection to the build container was lost".to_owned(),
-                },
+                Ok(Fate::Running) => {
+                    Ending::Lost { message: "the connection to the build container was lost".to_owned() }
+                }
                 Err(error) => Ending::Lost { message: error.chain() },
             },
         }
@@ -162,8 +163,7 @@ impl Run<'_> {
 fn used(ending: &Ending, begin: Instant) -> (Duration, Usage) {
     match ending {
         Ending::Reported(end) => {
-            let usage =
-                Usage { user_cpu: end.user_cpu, system_cpu: end.system_cpu, max_rss: end.max_rss };
+            let usage = Usage { user_cpu: end.user_cpu, system_cpu: end.system_cpu, max_rss: end.max_rss };
             (end.duration, usage)
         }
         _ => (begin.elapsed(), Usage::default()),
