@@ -7,9 +7,9 @@
 mod handle;
 mod shared;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use buildr_proto::AttemptId;
+use buildr_proto::{AttemptId, BuildId};
 use jiff::Timestamp;
 use tokio::{
     sync::{mpsc, oneshot},
@@ -18,7 +18,7 @@ use tokio::{
 
 pub use self::{
     handle::Hub,
-    shared::{Notice, Push},
+    shared::{Notice, Push, SpaceGuard},
 };
 use self::shared::Shared;
 use crate::{
@@ -80,7 +80,7 @@ impl HubTask {
     pub async fn load(
         store: Arc<dyn Store>,
         limits: Limits,
-        space: shared::SpaceGuard,
+        space: SpaceGuard,
     ) -> Result<(Self, Hub), Error> {
         let (sender, inputs) = mpsc::channel(WAITING);
         let shared = Arc::new(Shared::new(space));
@@ -135,17 +135,9 @@ impl HubTask {
             effects.reply
         };
         for Message { input, reply } in batch {
-            let result = match &input {
-                Input::Submit(Submit { key, .. }) if let Some((_, build)) = known.iter().find(|(k, _)| k == key) => {
-                    Ok(Reply::Submitted(*build))
-                }
-                Input::Submit(submit) if self.state.build_of_key(&submit.key).is_none() => {
-                    match self.shared.space.check() {
-                        Ok(()) => take(self.state.step(input, now)).map_err(Error::from),
-                        Err(error) => Err(error),
-                    }
-                }
-                _ => take(self.state.step(input, now)).map_err(Error::from),
+            let result = match self.refused_or_known(&input, &known) {
+                Some(result) => result,
+                None => take(self.state.step(input, now)).map_err(Error::from),
             };
             waiting.push((reply, result));
         }
@@ -162,6 +154,20 @@ impl HubTask {
         self.finish(writes, signals, waiting).await;
     }
 
+    /// The answer to a submit that needs no step: its key was used before, or the disk is full.
+    fn refused_or_known(
+        &self,
+        input: &Input,
+        known: &[(String, BuildId)],
+    ) -> Option<Result<Reply, Error>> {
+        let Input::Submit(Submit { key, .. }) = input else { return None };
+        if let Some((_, build)) = known.iter().find(|(used, _)| used == key) {
+            return Some(Ok(Reply::Submitted(*build)));
+        }
+        let is_new = self.state.build_of_key(key).is_none();
+        is_new.then(|| self.shared.space.check().err()).flatten().map(Err)
+    }
+
     async fn finish(&mut self, writes: Batch, signals: Vec<Signal>, waiting: Vec<Waiting>) {
         if !writes.is_empty()
             && let Err(error) = self.store.commit(writes).await
@@ -171,8 +177,17 @@ impl HubTask {
             refuse(waiting.into_iter().map(|(reply, _)| reply), &error);
             return self.recover().await;
         }
-        for signal in signals {
-            self.shared.deliver(signal);
+        // Watchers last: what they find when they wake must be what the others were told.
+        let (changes, others): (Vec<Signal>, Vec<Signal>) =
+            signals.into_iter().partition(|signal| matches!(signal, Signal::Changed(_)));
+        let mut changed = BTreeSet::new();
+        others.into_iter().for_each(|signal| self.shared.deliver(signal));
+        for signal in changes {
+            if let Signal::Changed(build) = signal
+                && changed.insert(build)
+            {
+                self.shared.deliver(signal);
+            }
         }
         for (reply, result) in waiting {
             // Who asked may have gone; what was decided stands.
@@ -184,7 +199,7 @@ impl HubTask {
     async fn known_keys(
         &self,
         batch: &[Message],
-    ) -> Result<Vec<(String, buildr_proto::BuildId)>, Error> {
+    ) -> Result<Vec<(String, BuildId)>, Error> {
         let keys: Vec<String> = batch
             .iter()
             .filter_map(|message| match &message.input {
@@ -227,5 +242,3 @@ fn refuse(replies: impl Iterator<Item = oneshot::Sender<Result<Reply, Error>>>, 
         drop(reply.send(Err(Error::NotCommitted(reason.clone()))));
     }
 }
-
-pub use self::shared::SpaceGuard;

@@ -1,0 +1,73 @@
+//! The program around the library: arguments, log, signals, exit code.
+
+use std::{io::Write, process::ExitCode};
+
+use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    config::{Args, Config, LogFormat},
+    error::chain,
+    server::Orchestrator,
+};
+
+/// More threads than this only cost memory: the state has one owner and SQLite threads of its own.
+const MAX_WORKERS: usize = 4;
+
+/// Runs the orchestrator with the process's arguments until SIGTERM or SIGINT. 0: it was told to
+/// stop; 2: the settings are wrong; 1: it could not go on.
+pub fn main() -> ExitCode {
+    let args = Args::parse();
+    start_log(args.log_format);
+    let config = match Config::try_from(args) {
+        Ok(config) => config,
+        Err(error) => return failed(&error, 2),
+    };
+    let workers = std::thread::available_parallelism().map_or(2, |count| count.get().clamp(2, MAX_WORKERS));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&error, 1),
+    };
+    match runtime.block_on(run(config)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&*error, 1),
+    }
+}
+
+async fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let orchestrator = Orchestrator::open(config).await?;
+    let mut out = std::io::stdout();
+    writeln!(out, "ready {}", orchestrator.address())?;
+    out.flush()?;
+    let shutdown = CancellationToken::new();
+    let serving = orchestrator.run(shutdown.clone());
+    tokio::pin!(serving);
+    let stopped_by = tokio::select! {
+        served = &mut serving => return Ok(served?),
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    };
+    tracing::info!(signal = stopped_by, "stopping");
+    shutdown.cancel();
+    Ok(serving.await?)
+}
+
+fn start_log(format: LogFormat) {
+    let filter = EnvFilter::try_from_env("BUILDR_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Human => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "the one place where this program reports why it ended")]
+fn failed(error: &dyn std::error::Error, code: u8) -> ExitCode {
+    eprintln!("error: {}", chain(error));
+    ExitCode::from(code)
+}
