@@ -200,8 +200,8 @@ impl Program {
             option
         };
         let folders = [option("--git-dir=", &workspace.join(".git")), option("--work-tree=", workspace)];
-        let reset = ["reset", "--hard", "--quiet"].map(OsString::from);
-        let arguments = folders.into_iter().chain(reset).collect();
+        let read = ["read-tree", "--reset", "-u", "HEAD"].map(OsString::from);
+        let arguments = folders.into_iter().chain(read).collect();
         let run = Run { address, arguments, folder: Some(workspace), is_local: true };
         let ended = self.run(run, cancel).await?;
         if ended.status.success() { Ok(()) } else { Err(failure(address, workspace, &ended.said)) }
