@@ -153,7 +153,7 @@ fn active_job(
 /// Which of these keys were used.
 pub(super) async fn keys(pool: &SqlitePool, keys: &[String]) -> Result<Vec<(String, BuildId)>, Error> {
     let wanted = serde_json::to_string(keys).map_err(|error| Error::Row(error.to_string()))?;
-    let sql = "SELECT key, build FROM json_each($1) AS wanted CROSS JOIN idempotency ON key = wanted.value";
+    let sql = "SELECT idempotency.key, build FROM json_each($1) AS wanted CROSS JOIN idempotency ON idempotency.key = wanted.value";
     let rows = sqlx::query(sql).bind(wanted).fetch_all(pool).await?;
     rows.iter().map(|row| Ok((row.try_get("key")?, build_id(row.try_get("build")?)?))).collect()
 }
