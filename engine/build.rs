@@ -26,7 +26,7 @@ const OUTER: [&str; 9] = [
 ];
 
 fn main() {
-    for path in ["build.rs", "../init/src", "../init/Cargo.toml"] {
+    for path in ["build.rs", "../init/src", "../init/Cargo.toml", "../Cargo.lock"] {
         println!("cargo:rerun-if-changed={path}");
     }
     let target = required("TARGET");

@@ -7,6 +7,7 @@
 mod clock;
 mod control;
 mod launch;
+mod line_reader;
 mod link;
 mod log;
 mod own;

@@ -64,14 +64,12 @@ impl Snapshot {
 }
 
 /// Ends processes with a signal until a look around finds no new one, or too many tries were made
-/// (a fork bomb wins a round, not the next). Gives how many there were in the last look.
+/// (a fork bomb wins a round, not the next). Gives how many were signalled.
 pub(crate) fn signal_all(signal: i32, mut find: impl FnMut(&Snapshot) -> BTreeSet<Pid>) -> usize {
     const ROUNDS: usize = 20;
     let mut seen = BTreeSet::new();
-    let mut last = 0;
     for _ in 0..ROUNDS {
         let found = find(&Snapshot::take());
-        last = found.len();
         let new: Vec<Pid> = found.difference(&seen).copied().collect();
         if new.is_empty() {
             break;
@@ -83,7 +81,7 @@ pub(crate) fn signal_all(signal: i32, mut find: impl FnMut(&Snapshot) -> BTreeSe
             seen.insert(pid);
         }
     }
-    last
+    seen.len()
 }
 
 /// Reads `/proc/PID/stat`: `pid (name) state parent group session ...`, where the name may hold

@@ -251,9 +251,8 @@ impl Server {
             Order::Query => self.link.want_state(),
             Order::Start(spec) => self.start_stage(&spec),
             Order::Stop { stage, grace } => {
-                let others = self.world.others(stage, self.owning.iter().map(|walk| walk.pid));
                 if let Some(stage) = self.world.stages.get_mut(&stage) {
-                    stage.stop(grace, &others);
+                    stage.stop(grace);
                 }
             }
             Order::Own { path, from, to } => self.start_owning(seq, &path, &from, to),

@@ -9,11 +9,7 @@
 //! A stage that is over may have left processes behind; they live on, and what they print is
 //! dropped.
 
-use std::{
-    collections::BTreeSet,
-    os::fd::{AsFd, OwnedFd},
-    time::Duration,
-};
+use std::{collections::BTreeSet, os::fd::OwnedFd, time::Duration};
 
 use buildr_init::wire::{EndCause, StageEnd, StageSpec, StageStatus};
 use rustix::{
@@ -25,6 +21,7 @@ use crate::{
     clock,
     control::{Control, Fifos},
     launch::{Launch, Word},
+    line_reader::LineReader,
     log::{Appended, Log},
     processes::{self, Snapshot},
     script,
@@ -46,9 +43,6 @@ const REPORT_STEP: Duration = Duration::from_millis(3);
 
 /// Between TERM and KILL for a stage that has filled its log.
 const LIMIT_GRACE: Duration = Duration::from_secs(2);
-
-/// A line longer than this on the FIFO or from the supervisor is none of ours.
-const MAX_WORD: usize = 8 << 10;
 
 /// One stage.
 pub(crate) struct Stage {
@@ -89,6 +83,8 @@ struct Marks {
 struct Ending {
     kill_at: Duration,
     next_look: Duration,
+    /// TERM has reached somebody: it is sent once, so that what cleans up after it is left alone.
+    reached: bool,
     cause: Option<EndCause>,
     stopped: bool,
 }
@@ -314,39 +310,31 @@ impl Stage {
         self.shell_end = Some((ProcessEnd::Signal(libc::SIGKILL), Usage::default()));
     }
 
-    /// [`buildr_init::wire::Order::Stop`].
-    pub(crate) fn stop(&mut self, grace: Duration, others: &Others) {
+    /// [`buildr_init::wire::Order::Stop`]; the signals follow at the next look, which is due now.
+    pub(crate) fn stop(&mut self, grace: Duration) {
         if self.is_over() {
             return;
         }
         let kill_at = clock::now().saturating_add(grace);
-        match &mut self.ending {
-            Some(ending) => {
-                ending.stopped = true;
-                ending.kill_at = ending.kill_at.min(kill_at);
-                ending.next_look = Duration::ZERO;
-            }
-            None => {
-                let next_look = Duration::ZERO;
-                self.ending = Some(Ending { kill_at, next_look, cause: None, stopped: true });
-            }
-        }
-        self.signal(libc::SIGTERM, others);
+        let ending = self.ending.get_or_insert(Ending::new(kill_at));
+        ending.stopped = true;
+        ending.kill_at = ending.kill_at.min(kill_at);
+        ending.next_look = Duration::ZERO;
     }
 
-    /// The stage ended by no fault of its shell; the signals follow at the next look.
+    /// The stage ends by no doing of its shell's.
     fn end_because(&mut self, cause: EndCause) {
         let kill_at = clock::now() + LIMIT_GRACE;
-        let stopped = self.ending.take().is_some_and(|ending| ending.stopped);
-        self.ending = Some(Ending { kill_at, next_look: Duration::ZERO, cause: Some(cause), stopped });
+        let ending = self.ending.get_or_insert(Ending::new(kill_at));
+        ending.cause = Some(cause);
+        ending.kill_at = ending.kill_at.min(kill_at);
+        ending.next_look = Duration::ZERO;
         self.news.urgent = true;
     }
 
     /// Marks it as stopped: the container ends.
     pub(crate) fn container_ends(&mut self) {
-        let now = clock::now();
-        let ending = Ending { kill_at: now, next_look: now, cause: None, stopped: true };
-        self.ending.get_or_insert(ending).stopped = true;
+        self.ending.get_or_insert(Ending::new(clock::now())).stopped = true;
     }
 
     /// Goes on with ending it, and sees whether it is over.
@@ -354,32 +342,37 @@ impl Stage {
         if self.is_over() {
             return;
         }
-        let now = clock::now();
-        let mut left = self.supervisor.is_some();
-        if let Some(ending) = &mut self.ending
-            && (now >= ending.next_look || self.shell_end.is_some())
-        {
-            let first = ending.cause.is_some() && ending.next_look == Duration::ZERO;
-            let kill = now >= ending.kill_at;
-            ending.next_look = now + LOOK;
-            if first {
-                self.signal(libc::SIGTERM, others);
-            } else if kill {
-                self.signal(libc::SIGKILL, others);
-            }
-            left = left || !self.left(&Snapshot::take(), others).is_empty();
-        }
-        if self.shell_end.is_some() && (self.ending.is_none() || !left) {
+        let left = self.ending.is_some() && self.end(others);
+        if self.shell_end.is_some() && !left {
             self.drain(buffer);
             self.finish();
         }
     }
 
-    fn signal(&self, signal: i32, others: &Others) {
-        processes::signal_all(signal, |snapshot| self.left(snapshot, others));
+    /// Sends the signal that is due; gives whether something of the stage is left.
+    fn end(&mut self, others: &Others) -> bool {
+        let now = clock::now();
+        let Some(ending) = &mut self.ending else { return false };
+        if now < ending.next_look && self.shell_end.is_none() {
+            return true;
+        }
+        ending.next_look = now + LOOK;
+        let (kill, term) = (now >= ending.kill_at, !ending.reached);
+        if kill {
+            self.signal(libc::SIGKILL, others);
+        } else if term {
+            let reached = self.signal(libc::SIGTERM, others) > 0;
+            self.ending.iter_mut().for_each(|ending| ending.reached = reached);
+        }
+        self.supervisor.is_some() || !self.left(&Snapshot::take(), others).is_empty()
+    }
+
+    /// Signals all that is left of it; gives how many there were.
+    fn signal(&self, signal: i32, others: &Others) -> usize {
         if let Some(supervisor) = self.supervisor {
             sys::kill(supervisor, libc::SIGCONT);
         }
+        processes::signal_all(signal, |snapshot| self.left(snapshot, others))
     }
 
     /// What lives of it: everything below its supervisor; where a build has killed that, its shell,
@@ -426,46 +419,8 @@ impl Stage {
     }
 }
 
-/// Cuts what comes through a descriptor into lines.
-struct LineReader {
-    descriptor: OwnedFd,
-    line: Vec<u8>,
-}
-
-impl LineReader {
-    fn new(descriptor: OwnedFd) -> Self {
-        Self { descriptor, line: Vec::new() }
-    }
-
-    /// The lines that are complete by now, and whether more can come.
-    fn read(&mut self) -> (Vec<Vec<u8>>, bool) {
-        const MOST: usize = 64 << 10;
-        let (mut lines, mut buffer, mut total) = (Vec::new(), [0; 4096], 0);
-        while total < MOST {
-            match rustix::io::read(self.descriptor.as_fd(), &mut buffer) {
-                Ok(0) => return (lines, false),
-                Ok(length) => {
-                    total += length;
-                    self.take(&buffer[..length], &mut lines);
-                }
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => break,
-                Err(_) => return (lines, false),
-            }
-        }
-        (lines, true)
-    }
-
-    fn take(&mut self, piece: &[u8], lines: &mut Vec<Vec<u8>>) {
-        for part in piece.split_inclusive(|byte| *byte == b'\n') {
-            match part.strip_suffix(b"\n") {
-                Some(end) => {
-                    self.line.extend_from_slice(end);
-                    lines.push(std::mem::take(&mut self.line));
-                }
-                None => self.line.extend_from_slice(part),
-            }
-            self.line.truncate(MAX_WORD);
-        }
+impl Ending {
+    fn new(kill_at: Duration) -> Self {
+        Self { kill_at, next_look: Duration::ZERO, reached: false, cause: None, stopped: false }
     }
 }

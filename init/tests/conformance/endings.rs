@@ -112,6 +112,16 @@ fn stop_is_soft_at_first() {
 }
 
 #[test]
+fn a_stop_that_comes_right_after_the_start_is_soft_too() {
+    let mut container = Container::new(BUSYBOX);
+    let begin = Instant::now();
+    let number = container.begin(stage(&["sleep 900"]));
+    container.stop(number, LONG);
+    assert!(container.done(number).end.stopped);
+    assert!(begin.elapsed() < LONG / 2);
+}
+
+#[test]
 fn a_second_stop_can_shorten_the_grace() {
     let mut container = Container::new(BUSYBOX);
     let number = container.begin(stage(&["trap '' TERM; echo ready; while :; do sleep 1; done"]));
