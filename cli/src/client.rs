@@ -259,7 +259,7 @@ impl Client {
                 Error::NotAnOrchestrator { address, why: "it does not speak HTTP/2".to_owned() }
             }
             Code::InvalidArgument => Error::Refused(status.message().to_owned()),
-            Code::Unavailable if status.source().is_some() => {
+            Code::Unavailable | Code::Unknown if status.source().is_some() => {
                 Error::Unreachable { address, why: root_cause(status) }
             }
             Code::DeadlineExceeded | Code::Cancelled => {
@@ -335,3 +335,6 @@ fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
         _ => innermost.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -75,3 +75,6 @@ impl Palette {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
