@@ -271,6 +271,7 @@ impl Server {
     fn reap(&mut self) -> bool {
         let mut ignored = [0; 1024];
         while rustix::io::read(&self.children, &mut ignored).is_ok_and(|length| length > 0) {}
+        self.world.stages.values().for_each(Stage::wake_supervisor);
         loop {
             match sys::reap() {
                 Ok(Some(ended)) => self.world.stages.values_mut().for_each(|stage| stage.reaped(&ended)),
@@ -283,7 +284,8 @@ impl Server {
     /// What time or the last events have made due for the stages.
     fn tick(&mut self) {
         let now = clock::now();
-        let numbers: Vec<u32> = self.world.stages.keys().copied().collect();
+        let active = self.world.stages.values().filter(|stage| stage.is_active());
+        let numbers: Vec<u32> = active.map(|stage| stage.status.stage).collect();
         for number in numbers {
             let others = self.world.others(number, self.owning.iter().map(|walk| walk.pid));
             let Some(stage) = self.world.stages.get_mut(&number) else { continue };

@@ -172,6 +172,18 @@ impl Stage {
         self.status.end.is_some()
     }
 
+    /// It can still have news.
+    pub(crate) fn is_active(&self) -> bool {
+        !self.is_over() || self.news.urgent
+    }
+
+    /// Lets its supervisor go on, which a build's `kill -STOP -1` has stopped with all else.
+    pub(crate) fn wake_supervisor(&self) {
+        if let Some(supervisor) = self.supervisor {
+            sys::kill(supervisor, libc::SIGCONT);
+        }
+    }
+
     /// What to wait for.
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = (Part, &OwnedFd)> {
         let output = self.output.as_ref().map(|output| (Part::Output, output));
@@ -369,9 +381,7 @@ impl Stage {
 
     /// Signals all that is left of it; gives how many there were.
     fn signal(&self, signal: i32, others: &Others) -> usize {
-        if let Some(supervisor) = self.supervisor {
-            sys::kill(supervisor, libc::SIGCONT);
-        }
+        self.wake_supervisor();
         processes::signal_all(signal, |snapshot| self.left(snapshot, others))
     }
 

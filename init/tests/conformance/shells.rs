@@ -154,6 +154,7 @@ fn rows() -> Vec<Row> {
         row("forged marks in the output", &["echo @1; echo @2", "echo a"], 0, 2, Is("@1\n@2\na\n")),
         row("set -C, set -a", &["set -C", "set -a", "echo a"], 0, 3, Is("a\n")),
         row("no line break at the end", &["printf a", "printf b"], 0, 2, Is("ab")),
+        row("kill -STOP -1 stops neither", &["kill -STOP -1", "echo a"], 0, 2, Is("a\n")),
         row("orphans are taken in", &["sh -c 'sleep 0.01 & sleep 0.01 &'", "echo a"], 0, 2, Is("a\n")),
     ]
 }
