@@ -162,16 +162,15 @@ impl<R: Runner> Agent<R> {
     async fn wind_down(&self, mut shutdown: watch::Receiver<Shutdown>) {
         let mut load = self.fleet.load();
         tokio::select! {
-            // A sender that is gone can tell nothing any more: the operator's drain still can.
-            Ok(_) = shutdown.wait_for(|wanted| *wanted >= Shutdown::Drain) => {
+            true = is_so(&mut shutdown, |wanted| *wanted >= Shutdown::Drain) => {
                 tracing::info!("draining: nothing new is taken, what runs is finished");
             }
-            _ = load.wait_for(|load| load.draining) => {}
+            true = is_so(&mut load, |load| load.draining) => {}
         }
         self.fleet.drain();
         tokio::select! {
             () = self.drained(self.config.timing.drain_patience) => {}
-            Ok(_) = shutdown.wait_for(|wanted| *wanted >= Shutdown::Cancel) => {
+            true = is_so(&mut shutdown, |wanted| *wanted >= Shutdown::Cancel) => {
                 tracing::info!("canceling what runs");
                 self.fleet.cancel_all(&format!("agent {}, which was stopped", self.config.name));
                 self.drained(self.config.timing.cancel_patience).await;
@@ -191,19 +190,18 @@ impl<R: Runner> Agent<R> {
         let mut load = self.fleet.load();
         let mut idle = self.fleet.load();
         let away = async {
-            // The fleet outlives these waits, so they cannot fail.
-            let _ = idle.wait_for(|load| load.busy == 0).await;
+            is_so(&mut idle, |load| load.busy == 0).await;
             let mut connection = self.connection();
             loop {
-                let _ = connection.wait_for(|now| !matches!(now, Connection::Up(_))).await;
+                is_so(&mut connection, |now| !matches!(now, Connection::Up(_))).await;
                 tokio::select! {
                     () = tokio::time::sleep(patience) => return,
-                    _ = connection.wait_for(|now| matches!(now, Connection::Up(_))) => {}
+                    _ = is_so(&mut connection, |now| matches!(now, Connection::Up(_))) => {}
                 }
             }
         };
         tokio::select! {
-            _ = load.wait_for(|load| load.held == 0) => {}
+            _ = is_so(&mut load, |load| load.held == 0) => {}
             () = away => {}
         }
     }
@@ -214,8 +212,13 @@ impl<R: Runner> Agent<R> {
         self.fleet.cancel_all("the orchestrator, which refused the agent");
         let mut load = self.fleet.load();
         // Whatever is left after that is the reaper's at the next start.
-        let _ = tokio::time::timeout(REFUSED_PATIENCE, load.wait_for(|load| load.busy == 0)).await;
+        let _ = tokio::time::timeout(REFUSED_PATIENCE, is_so(&mut load, |load| load.busy == 0)).await;
     }
+}
+
+/// Waits until something is so; false where it can never be, because nobody changes it any more.
+async fn is_so<T>(what: &mut watch::Receiver<T>, is: impl FnMut(&T) -> bool) -> bool {
+    what.wait_for(is).await.is_ok()
 }
 
 async fn join(task: JoinHandle<()>) {
@@ -231,7 +234,7 @@ async fn deliver_leftovers<R: Runner>(
     mut connection: watch::Receiver<Connection>,
 ) {
     // The sender lives as long as the agent; without it there is nobody to deliver to.
-    let up = connection.wait_for(|now| matches!(now, Connection::Up(_))).await.is_ok();
+    let up = is_so(&mut connection, |now| matches!(now, Connection::Up(_))).await;
     for (writer, place) in leftovers.into_iter().filter(|_| up) {
         shop.tasks.spawn(shop.clone().deliver_leftover(writer, place));
     }

@@ -26,7 +26,7 @@ impl Backoff {
     }
 
     /// The wait before the next try.
-    pub fn next(&mut self) -> Duration {
+    pub fn pause(&mut self) -> Duration {
         let whole = self.next.min(self.limits.most);
         self.next = (whole * 2).min(self.limits.most);
         whole.mul_f64(rand::random_range(0.5..=1.0))
@@ -48,7 +48,7 @@ mod tests {
     fn waits_double_up_to_the_longest_and_lose_at_most_a_half() {
         let mut backoff = Backoff::new(LIMITS);
         for whole in [100, 200, 400, 800, 1600, 3200, 5000, 5000] {
-            let wait = backoff.next().as_millis();
+            let wait = backoff.pause().as_millis();
             assert!((whole / 2..=whole).contains(&wait), "{wait} of {whole}");
         }
     }
@@ -57,15 +57,15 @@ mod tests {
     fn a_success_brings_back_the_shortest_wait() {
         let mut backoff = Backoff::new(LIMITS);
         (0..10).for_each(|_| {
-            backoff.next();
+            backoff.pause();
         });
         backoff.reset();
-        assert!(backoff.next() <= LIMITS.first);
+        assert!(backoff.pause() <= LIMITS.first);
     }
 
     #[test]
     fn two_agents_do_not_wait_the_same_time() {
-        let waits: Vec<_> = (0..20).map(|_| Backoff::new(LIMITS).next()).collect();
+        let waits: Vec<_> = (0..20).map(|_| Backoff::new(LIMITS).pause()).collect();
         assert!(waits.iter().any(|wait| *wait != waits[0]));
     }
 }

@@ -89,7 +89,7 @@ impl Tries {
             tracing::warn!(attempt = %attempt.id, what = self.what, error = %error, "delivery is held up; it goes on by itself");
             self.last = Some(error);
         }
-        tokio::time::sleep(self.backoff.next()).await;
+        tokio::time::sleep(self.backoff.pause()).await;
     }
 
     fn worked(&mut self) {

@@ -156,7 +156,7 @@ impl<R: Runner> Shop<R> {
                 Ok(Ok(Accepted::Go)) => return true,
                 Ok(Ok(Accepted::Canceled)) => return false,
                 Ok(Err(CallError::Unreachable(_) | CallError::Failed(_))) => {
-                    let _void = timeout_at(void, tokio::time::sleep(backoff.next())).await;
+                    let _void = timeout_at(void, tokio::time::sleep(backoff.pause())).await;
                 }
                 Ok(Err(error)) => {
                     tracing::info!(attempt = %offer.attempt, error = %error, "the offer could not be taken");
@@ -197,7 +197,7 @@ impl<R: Runner> Shop<R> {
         while let Err(CallError::Unreachable(_) | CallError::Failed(_)) =
             self.link.report(attempt.id, report.clone()).await
         {
-            tokio::time::sleep(backoff.next()).await;
+            tokio::time::sleep(backoff.pause()).await;
         }
     }
 
@@ -244,7 +244,7 @@ impl<R: Runner> Shop<R> {
                         tracing::warn!(attempt = %attempt.id, why, "the attempt is not ours any more; it is dropped");
                         return Err(Fenced);
                     }
-                    Err(_) => tokio::time::sleep(backoff.next()).await,
+                    Err(_) => tokio::time::sleep(backoff.pause()).await,
                 }
             }
         };

@@ -100,6 +100,7 @@ struct Stream {
 }
 
 /// What a stream has to deal with.
+#[expect(clippy::large_enum_variant, reason = "there is one at a time, and it is gone at once")]
 enum Happened {
     /// The orchestrator said something, or the stream ended.
     Message(Result<Option<pb::OrchestratorMessage>, Status>),
@@ -142,7 +143,7 @@ impl<R: Runner> Session<R> {
                 }
             }
             tokio::select! {
-                () = tokio::time::sleep(backoff.next()) => {}
+                () = tokio::time::sleep(backoff.pause()) => {}
                 () = stop.cancelled() => return Ok(()),
             }
         }

@@ -134,8 +134,8 @@ mod tests {
         Cursor::new(StageName::new("build").unwrap(), resumed)
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn an_idle_log_sends_its_first_byte_at_once() {
+    #[test]
+    fn an_idle_log_sends_its_first_byte_at_once() {
         let (mut log, now) = (cursor(false), Instant::now());
         assert!(!log.may_send(now, FLUSH));
         log.observe(1, false, now);
@@ -143,8 +143,8 @@ mod tests {
         assert_eq!(log.take(), 1);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn new_bytes_never_restart_the_time_of_the_oldest() {
+    #[test]
+    fn new_bytes_never_restart_the_time_of_the_oldest() {
         let (mut log, now) = (cursor(false), Instant::now());
         log.observe(1, false, now);
         log.take();
@@ -157,8 +157,8 @@ mod tests {
         assert!(log.may_send(due, FLUSH));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn what_is_on_its_way_is_bounded() {
+    #[test]
+    fn what_is_on_its_way_is_bounded() {
         let (mut log, now) = (cursor(false), Instant::now());
         log.observe(1 << 30, false, now);
         let mut sent = 0;
@@ -170,8 +170,8 @@ mod tests {
         assert!(log.may_send(now, FLUSH));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn after_a_break_the_orchestrator_says_where_to_go_on() {
+    #[test]
+    fn after_a_break_the_orchestrator_says_where_to_go_on() {
         let (mut log, now) = (cursor(false), Instant::now());
         log.observe(100, false, now);
         log.take();
@@ -184,8 +184,8 @@ mod tests {
         assert_eq!((log.next_offset(), log.take()), (60, 40));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_gap_sends_back_and_is_no_progress() {
+    #[test]
+    fn a_gap_sends_back_and_is_no_progress() {
         let (mut log, now) = (cursor(false), Instant::now());
         log.observe(100, false, now);
         log.take();
@@ -195,8 +195,8 @@ mod tests {
         assert!(log.is_delivered());
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn an_ack_beyond_the_log_counts_as_all_of_it() {
+    #[test]
+    fn an_ack_beyond_the_log_counts_as_all_of_it() {
         let (mut log, now) = (cursor(true), Instant::now());
         log.observe(10, true, now);
         assert_eq!(log.take(), 0);

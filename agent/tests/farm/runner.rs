@@ -1,0 +1,124 @@
+//! An engine without containers: each job that it is given to run is handed to the test.
+
+use std::{collections::HashSet, time::Duration};
+
+use buildr_agent::{
+    link::Plan,
+    runner::{Ready, Runner},
+};
+use buildr_engine::job::{Finished, Item, JobRequest, Output, RunId, Stop};
+use buildr_manifest::{Event, EventKind, Outcome, StageName, StageState, Usage};
+use bytes::Bytes;
+use jiff::Timestamp;
+use tokio::sync::{mpsc, oneshot, watch};
+
+pub(crate) struct FakeRunner {
+    pub(crate) jobs: mpsc::UnboundedSender<Job>,
+    pub(crate) reaps: watch::Sender<usize>,
+}
+
+/// A job in the hands of a test.
+pub(crate) struct Job {
+    pub(crate) request: JobRequest,
+    pub(crate) stop: watch::Receiver<Stop>,
+    items: mpsc::Sender<Item>,
+    done: oneshot::Sender<Finished>,
+    written: u64,
+}
+
+fn event(kind: EventKind) -> Item {
+    Item::Event(Event { at: Timestamp::now(), kind })
+}
+
+pub(crate) fn stage(name: &str) -> StageName {
+    StageName::new(name).unwrap()
+}
+
+impl Job {
+    pub(crate) async fn tell(&self, kind: EventKind) {
+        self.items.send(event(kind)).await.unwrap();
+    }
+
+    pub(crate) async fn begin(&mut self, name: &str) {
+        self.written = 0;
+        self.tell(EventKind::StageStarted { stage: stage(name) }).await;
+    }
+
+    pub(crate) async fn write(&mut self, name: &str, data: impl Into<Bytes>) {
+        let (data, offset) = (data.into(), self.written);
+        self.written += data.len() as u64;
+        let times = vec![(offset, Timestamp::now())];
+        self.items.send(Item::Output(Output { stage: stage(name), offset, data, times })).await.unwrap();
+    }
+
+    pub(crate) async fn end(&mut self, name: &str) {
+        self.tell(EventKind::StageFinished {
+            stage: stage(name),
+            state: StageState::Passed,
+            log_bytes: self.written,
+            duration: Duration::ZERO,
+            usage: Usage::default(),
+        })
+        .await;
+    }
+
+    pub(crate) async fn finish(self, outcome: Outcome) {
+        let finished = outcome.clone();
+        self.tell(EventKind::JobFinished { outcome, duration: Duration::ZERO, containers_removed: 1 }).await;
+        self.done.send(Finished { outcome: finished }).unwrap();
+    }
+
+    /// A job of one stage from here to its end.
+    pub(crate) async fn pass(mut self, log: &'static [u8]) {
+        self.begin("build").await;
+        self.write("build", log).await;
+        self.end("build").await;
+        self.finish(Outcome::Passed).await;
+    }
+
+    /// The engine dies in the middle: it tells no end.
+    pub(crate) fn vanish(self) {}
+
+    pub(crate) async fn stopped(&mut self) -> Stop {
+        self.stop.wait_for(|stop| *stop != Stop::No).await.unwrap().clone()
+    }
+}
+
+impl Runner for FakeRunner {
+    type Prepared = JobRequest;
+
+    async fn prepare(
+        &self,
+        request: JobRequest,
+        items: &mpsc::Sender<Item>,
+        _stop: &watch::Receiver<Stop>,
+    ) -> Result<Ready<JobRequest>, Finished> {
+        let plan = Plan { commit: Some("c0ffee".into()), image: "i:1".into(), stages: vec![stage("build")] };
+        items.send(event(EventKind::JobStarted)).await.unwrap();
+        let (image, stages) = (plan.image.clone(), plan.stages.clone());
+        items.send(event(EventKind::Planned { image, stages })).await.unwrap();
+        Ok(Ready { plan, prepared: request })
+    }
+
+    async fn run(
+        &self,
+        request: JobRequest,
+        items: &mpsc::Sender<Item>,
+        stop: &watch::Receiver<Stop>,
+    ) -> Finished {
+        let (done, end) = oneshot::channel();
+        let job = Job { request, stop: stop.clone(), items: items.clone(), done, written: 0 };
+        if self.jobs.send(job).is_err() {
+            return std::future::pending().await;
+        }
+        end.await.unwrap()
+    }
+
+    async fn reap(
+        &self,
+        _live: &HashSet<RunId>,
+    ) -> Result<Option<String>, Box<dyn std::error::Error + Send + Sync>> {
+        self.reaps.send_modify(|reaps| *reaps += 1);
+        Ok(None)
+    }
+}
