@@ -97,6 +97,18 @@ fn stop_reaches_whatever_tried_to_get_away() {
 }
 
 #[test]
+fn stop_wins_against_a_stage_that_keeps_forking() {
+    let mut container = Container::start(BUSYBOX, &settings(), &["--pids-limit", "120"]);
+    let script = "trap '' TERM; spawn() { while :; do setsid sleep 720 & sleep 0.01; done; }; \
+                  spawn 2>/dev/null & spawn 2>/dev/null & echo ready; wait";
+    let number = container.begin(stage(&[script]));
+    container.printed(number, "ready");
+    container.stop(number, SHORT);
+    assert!(container.done(number).end.stopped);
+    assert_eq!(container.check(&[SLEEPERS]), "");
+}
+
+#[test]
 fn stop_is_soft_at_first() {
     let mut container = Container::new(BUSYBOX);
     let number =
