@@ -54,6 +54,7 @@ pub(crate) struct Globals {
         long,
         global = true,
         env = "BUILDR_ORCHESTRATOR",
+        hide_env_values = true,
         value_name = "HOST:PORT",
         default_value = "127.0.0.1:50051",
         help_heading = "Global options"
@@ -74,6 +75,7 @@ pub(crate) struct Globals {
         long,
         global = true,
         env = "BUILDR_TOKEN_FILE",
+        hide_env_values = true,
         value_name = "FILE",
         help_heading = "Global options"
     )]
@@ -83,10 +85,10 @@ pub(crate) struct Globals {
         long,
         global = true,
         env = "BUILDR_COLOR",
+        hide_env_values = true,
         value_enum,
         value_name = "WHEN",
         default_value_t,
-        hide_possible_values = false,
         help_heading = "Global options"
     )]
     pub(crate) color: ColorChoice,
@@ -179,7 +181,6 @@ mod tests {
             let command = command.find_subcommand_mut(name).unwrap();
             text.push_str(&format!("\n======== {name}\n{}", command.render_long_help()));
         }
-        // The environment of whoever runs the test must not show.
         let text = text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n");
         insta::assert_snapshot!(text);
     }

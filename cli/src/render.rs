@@ -39,7 +39,8 @@ pub trait Renderer {
 pub struct Headline {
     /// Its number; none for a local run.
     pub build: Option<BuildId>,
-    /// The command that does the same on the reader's machine, for the end of a failed build.
+    /// The command that does the same on the reader's machine, once the commit of a farm's build is
+    /// checked out; for the end of a failed build.
     pub reproduce: Option<String>,
 }
 

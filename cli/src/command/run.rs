@@ -10,6 +10,7 @@ use buildr_engine::{
     job::{GitReference, GitSource, Identity, Item, JobRequest, RunId, SourceSpec, Stop},
 };
 use buildr_manifest::{Cause, FILE_NAMES, Outcome, Trigger};
+use clap::ValueEnum;
 use tokio::{
     sync::{mpsc, watch},
     time::{MissedTickBehavior, interval},
@@ -75,8 +76,7 @@ enum Event {
     Manual,
     Push,
     Tag,
-    #[value(alias("pull-request"))]
-    #[value(name = "pull_request")]
+    #[value(name = "pull_request", alias = "pull-request")]
     PullRequest,
     Cron,
 }
@@ -273,6 +273,10 @@ fn command_line(args: &Args) -> String {
     words.extend(
         args.vars.iter().map(|Variable(name, value)| format!("--var {}", quote(&format!("{name}={value}")))),
     );
+    if args.event != Event::Local {
+        let event = args.event.to_possible_value();
+        words.extend(event.map(|event| format!("--event {}", event.get_name())));
+    }
     if args.clean {
         words.push("--clean".to_owned());
     }

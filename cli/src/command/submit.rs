@@ -107,7 +107,7 @@ pub(super) async fn run(args: Args, globals: &Globals, screen: &Screen) -> Resul
         _ if screen.is_terminal() && !args.json => Then::Follow,
         _ => Then::End,
     };
-    let reproduce = tail::reproduce(&spec, spec.source.commit.as_deref());
+    let reproduce = tail::reproduce(&spec);
     let by = user();
     let build = client.submit(spec, &by).await?;
     if args.json {

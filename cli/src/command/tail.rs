@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use buildr_manifest::StageName;
-use buildr_proto::build::{Build, BuildSpec, BuildState, Reference, Stage, StageProgress};
+use buildr_proto::build::{Build, BuildSpec, BuildState, Stage, StageProgress};
 
 use super::Globals;
 use crate::{
@@ -82,18 +82,12 @@ pub(super) async fn run(args: Args, globals: &Globals, screen: &Screen) -> Resul
 
 /// What the renderer says of a build beside its events.
 pub(super) fn headline(build: &Build) -> Headline {
-    let commit = build.commit.as_deref().or(build.spec.source.commit.as_deref());
-    Headline { build: Some(build.number), reproduce: Some(reproduce(&build.spec, commit)) }
+    Headline { build: Some(build.number), reproduce: Some(reproduce(&build.spec)) }
 }
 
-/// The commands that do on this machine what the farm did.
-pub(super) fn reproduce(spec: &BuildSpec, commit: Option<&str>) -> String {
-    let at = commit.or(match &spec.source.reference {
-        Reference::Default => None,
-        Reference::Branch(name) | Reference::Tag(name) => Some(name),
-    });
-    let mut command = at.map_or(String::new(), |at| format!("git checkout {} && ", quote(at)));
-    command.push_str("buildr run --event manual");
+/// The command that does on this machine what the farm did with a commit.
+pub(super) fn reproduce(spec: &BuildSpec) -> String {
+    let mut command = "buildr run --event manual".to_owned();
     if let Some(file) = &spec.manifest_path {
         command.push_str(&format!(" -f {}", quote(file)));
     }
@@ -163,7 +157,7 @@ fn is_wanted(stage: &Stage, wanted: &Stages) -> bool {
 #[cfg(test)]
 mod tests {
     use buildr_manifest::{Trigger, VarName};
-    use buildr_proto::build::Source;
+    use buildr_proto::build::{Reference, Source};
 
     use super::*;
 
@@ -174,7 +168,7 @@ mod tests {
             reference: Reference::Branch("main".to_owned()),
             commit: None,
         };
-        let mut spec = BuildSpec {
+        let spec = BuildSpec {
             source,
             trigger: Trigger::Manual,
             manifest_path: Some("ci/a b.yml".to_owned()),
@@ -182,12 +176,7 @@ mod tests {
             labels: BTreeMap::new(),
             priority: 0,
         };
-        assert_eq!(
-            reproduce(&spec, Some("0123abcd")),
-            r"git checkout 0123abcd && buildr run --event manual -f 'ci/a b.yml' --var 'A=it'\''s'"
-        );
-        spec.manifest_path = None;
-        spec.variables.clear();
-        assert_eq!(reproduce(&spec, None), "git checkout main && buildr run --event manual");
+        let expected = r"buildr run --event manual -f 'ci/a b.yml' --var 'A=it'\''s'";
+        assert_eq!(reproduce(&spec), expected);
     }
 }

@@ -6,7 +6,10 @@ use std::collections::BTreeMap;
 use buildr_manifest::{EventKind, Outcome, StageName, StageState};
 use jiff::Timestamp;
 
-use super::{Headline, text};
+use super::{
+    Headline,
+    text::{self, quote},
+};
 use crate::{client::follow::is_failure, render::escape::sanitize};
 
 /// So much of the end of a step's output is kept.
@@ -28,6 +31,7 @@ pub(super) struct Story {
     /// The stages that run now.
     pub(super) running: BTreeMap<StageName, Running>,
     failures: Vec<Failure>,
+    commit: Option<String>,
 }
 
 /// A stage that runs.
@@ -59,6 +63,7 @@ impl Story {
             EventKind::JobStarted => {
                 *self = Self::new(std::mem::take(&mut self.headline));
             }
+            EventKind::SourceResolved { commit, .. } => self.commit.clone_from(commit),
             EventKind::Planned { stages, .. } => self.planned.clone_from(stages),
             EventKind::StageStarted { stage } => {
                 let running = Running { since: at, step: None, tail: Vec::new() };
@@ -121,9 +126,20 @@ impl Story {
                 lines.push((std::mem::take(&mut label), line));
             }
         }
-        let reproduce = self.headline.reproduce.as_ref().filter(|_| stage.is_some());
-        lines.extend(reproduce.map(|command| ("reproduce", command.clone())));
+        if let (Some(command), Some(_)) = (&self.headline.reproduce, stage) {
+            lines.push(("reproduce", self.reproduce(command)));
+        }
         lines
+    }
+
+    /// A local run was of what lies in the folder; a farm's was of a commit.
+    fn reproduce(&self, command: &str) -> String {
+        match (&self.commit, self.headline.build) {
+            (Some(commit), Some(_)) => {
+                format!("git checkout {} && {command}", quote(&sanitize(text::short_commit(commit))))
+            }
+            _ => command.to_owned(),
+        }
     }
 }
 

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-/// `0.4s`, `12s`, `1m02s`, `3h05m`.
+/// `4ms`, `0.4s`, `12s`, `1m02s`, `3h05m`.
 pub fn duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds {
+        0 if duration.as_millis() < 100 => format!("{}ms", duration.as_millis()),
         0..10 => format!("{:.1}s", (duration.as_millis() / 100) as f64 / 10.0),
         10..60 => format!("{seconds}s"),
         60..3600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
@@ -75,7 +76,8 @@ mod tests {
     #[test]
     fn durations_are_as_short_as_can_be() {
         for (millis, expected) in [
-            (0, "0.0s"),
+            (0, "0ms"),
+            (99, "99ms"),
             (430, "0.4s"),
             (9_999, "9.9s"),
             (12_700, "12s"),
