@@ -5,7 +5,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use buildr_proto::AttemptId;
 use tokio::{
-    sync::{Notify, RwLock, watch},
+    sync::{Notify, watch},
     task::{JoinHandle, spawn_blocking},
     time::MissedTickBehavior,
 };
@@ -83,7 +83,6 @@ impl<R: Runner> Agent<R> {
             inheritable: config.inheritable.clone(),
             job_timeout: config.job_timeout,
             tasks: TaskTracker::new(),
-            reaping: RwLock::new(()),
             reap: Notify::new(),
         };
         let fleet = Fleet::new(config.slots);
@@ -260,14 +259,13 @@ async fn reap_for_ever<R: Runner>(shop: Arc<Shop<R>>, fleet: Fleet, stop: Cancel
 }
 
 async fn reap<R: Runner>(shop: &Shop<R>, fleet: &Fleet) -> Result<(), String> {
-    let _no_job_begins = shop.reaping.write().await;
     let live = fleet.live();
     if let Some(what) = shop.runner.reap(&live).await.map_err(|error| error.to_string())? {
         tracing::info!(what, "removed what no live attempt owned");
     }
-    let held: HashSet<AttemptId> = fleet.held().iter().map(|attempt| attempt.id).collect();
-    let spool = shop.spool.clone();
-    match spawn_blocking(move || spool.sweep(&held)).await {
+    let (spool, fleet) = (shop.spool.clone(), fleet.clone());
+    let held = move || -> HashSet<AttemptId> { fleet.held().iter().map(|attempt| attempt.id).collect() };
+    match spawn_blocking(move || spool.sweep(held)).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err("the spool's sweep failed".to_owned()),

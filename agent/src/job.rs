@@ -18,7 +18,7 @@ use buildr_proto::{
 };
 use jiff::Timestamp;
 use tokio::{
-    sync::{Notify, RwLock, mpsc},
+    sync::{Notify, mpsc},
     task::spawn_blocking,
     time::{Instant, timeout_at},
 };
@@ -73,8 +73,6 @@ pub struct Shop<R> {
     pub job_timeout: Duration,
     /// All tasks; who ends the agent waits for them.
     pub tasks: TaskTracker,
-    /// Held for writing while the reaper works: a job that it has not seen must not begin.
-    pub reaping: RwLock<()>,
     /// Wakes the reaper.
     pub reap: Notify,
 }
@@ -203,8 +201,6 @@ impl<R: Runner> Shop<R> {
 
     /// The engine's part, in a task of its own, so that a bug in it ends one job and not the agent.
     async fn work(self: Arc<Self>, offer: Offer, attempt: Arc<Attempt>, items: mpsc::Sender<Item>) -> Work {
-        // The reaper has seen this attempt, or it waits until the reaper is done.
-        drop(self.reaping.read().await);
         let work = self.tasks.clone().spawn(async move { self.engine(offer, &attempt, &items).await });
         // A panic leaves a spool without an end, and closing it says so.
         work.await.unwrap_or(Work::Told)

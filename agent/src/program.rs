@@ -27,6 +27,9 @@ use crate::{
 const USAGE: u8 = 2;
 const FAULT: u8 = 4;
 
+/// How long the end waits for a call that blocks and cannot be interrupted.
+const LINGER: Duration = Duration::from_secs(2);
+
 /// A build whose agent's process is gone ends itself after this time.
 const DEAD_MAN: Duration = Duration::from_secs(600);
 
@@ -65,7 +68,9 @@ fn log_to_stderr(format: LogFormat) {
 fn run(config: Config) -> anyhow::Result<()> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
-    runtime.block_on(work(config))
+    let end = runtime.block_on(work(config));
+    runtime.shutdown_timeout(LINGER);
+    end
 }
 
 async fn work(config: Config) -> anyhow::Result<()> {

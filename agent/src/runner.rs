@@ -36,7 +36,7 @@ pub trait Runner: Send + Sync + 'static {
     ) -> impl Future<Output = Finished> + Send;
 
     /// Removes what belongs to this agent and to none of the live runs; tells what, where it was
-    /// anything.
+    /// anything. A run that begins while this works is not in `live`, and must be left alone too.
     fn reap(
         &self,
         live: &HashSet<RunId>,

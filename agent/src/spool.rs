@@ -121,9 +121,12 @@ impl Spool {
         }
     }
 
-    /// Removes what belongs to no held attempt; tells how many.
-    pub fn sweep(&self, held: &HashSet<AttemptId>) -> Result<usize, Error> {
-        let orphans: Vec<_> = self.folders()?.into_iter().filter(|(id, _)| !held.contains(id)).collect();
+    /// Removes what belongs to no held attempt; tells how many. `held` is asked after the folders
+    /// were listed, so that an attempt that begins meanwhile is safe.
+    pub fn sweep(&self, held: impl FnOnce() -> HashSet<AttemptId>) -> Result<usize, Error> {
+        let folders = self.folders()?;
+        let held = held();
+        let orphans: Vec<_> = folders.into_iter().filter(|(id, _)| !held.contains(id)).collect();
         for (attempt, _) in &orphans {
             self.remove(*attempt)?;
         }

@@ -197,7 +197,7 @@ fn what_no_attempt_owns_is_swept_away() {
     let other = AttemptId::new();
     spool.begin(attempt).unwrap();
     spool.begin(other).unwrap();
-    assert_eq!(spool.sweep(&HashSet::from([other])).unwrap(), 1);
+    assert_eq!(spool.sweep(|| HashSet::from([other])).unwrap(), 1);
     assert_eq!(spool.leftovers().unwrap().len(), 1);
     spool.remove(other).unwrap();
     spool.remove(other).unwrap();
