@@ -36,7 +36,7 @@ pub(super) fn start(
     let tasks = context.tasks.clone();
     let span = tracing::info_span!("logs", %agent);
     let serve = async move {
-        let mut writer = Writer { context, agent, out, acks: StreamMap::new(), ends: HashMap::new() };
+        let mut writer = Writer { context, agent, out, acks: StreamMap::new(), logs: HashMap::new() };
         if let Err(status) = writer.run(incoming).await {
             // The agent may have gone; then nobody needs to be told.
             drop(writer.out.send(Err(status)).await);
@@ -52,8 +52,23 @@ struct Writer {
     out: Sender,
     /// The durable length of every log of this stream.
     acks: StreamMap<LogKey, WatchStream<u64>>,
-    /// Where each log ends once all that was taken is durable.
-    ends: HashMap<LogKey, u64>,
+    /// How far each log is.
+    logs: HashMap<LogKey, Extent>,
+}
+
+/// How far a log is on this stream.
+#[derive(Default)]
+struct Extent {
+    /// Where it ends once all that was taken is durable.
+    end: u64,
+    /// What was acknowledged last.
+    acked: Option<u64>,
+}
+
+impl Extent {
+    fn is_acked(&self) -> bool {
+        self.acked.is_some_and(|acked| acked >= self.end)
+    }
 }
 
 impl Writer {
@@ -99,11 +114,11 @@ impl Writer {
             let durable = *appended.durable.borrow();
             self.send(LogAck { gap: true, ..ack(&key, durable) }).await?;
         } else {
-            let known = self.ends.entry(key.clone()).or_default();
-            *known = end.max(*known);
+            let log = self.logs.entry(key.clone()).or_default();
+            log.end = end.max(log.end);
         }
         if !self.acks.contains_key(&key) {
-            self.ends.entry(key.clone()).or_default();
+            self.logs.entry(key.clone()).or_default();
             self.acks.insert(key, WatchStream::new(appended.durable));
         }
         Ok(())
@@ -111,26 +126,24 @@ impl Writer {
 
     /// A log that is no longer watched has failed.
     fn check(&self) -> Result<(), Status> {
-        if self.acks.len() == self.ends.len() {
+        if self.acks.len() == self.logs.len() {
             return Ok(());
         }
         Err(Status::unavailable("a log could not be made durable: go on from what was acknowledged"))
     }
 
     async fn last_acks(&mut self) -> Result<(), Status> {
-        while !self.ends.is_empty() {
+        while !self.logs.values().all(Extent::is_acked) {
             let Some((key, durable)) = self.acks.next().await else { break };
-            if self.ends.get(&key).is_some_and(|end| *end <= durable) {
-                self.ends.remove(&key);
-                self.acks.remove(&key);
-            }
             self.ack(key, durable).await?;
         }
-        Ok(())
+        self.check()
     }
 
-    async fn ack(&self, key: LogKey, durable: u64) -> Result<(), Status> {
-        self.send(ack(&key, durable)).await
+    async fn ack(&mut self, key: LogKey, durable: u64) -> Result<(), Status> {
+        self.send(ack(&key, durable)).await?;
+        self.logs.entry(key).or_default().acked = Some(durable);
+        Ok(())
     }
 
     async fn send(&self, ack: LogAck) -> Result<(), Status> {

@@ -20,23 +20,23 @@ use tonic::{
 };
 
 /// How long anything may take that a test waits for.
-pub const DEADLINE: Duration = Duration::from_secs(10);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
 
-pub const CREDENTIAL: &str = "the credential of the first agent, 0123456789";
+pub(crate) const CREDENTIAL: &str = "the credential of the first agent, 0123456789";
 
-pub type Client = BuildServiceClient<InterceptedService<Channel, Metadata>>;
-pub type AgentClient = AgentServiceClient<InterceptedService<Channel, Metadata>>;
+pub(crate) type Client = BuildServiceClient<InterceptedService<Channel, Metadata>>;
+pub(crate) type AgentClient = AgentServiceClient<InterceptedService<Channel, Metadata>>;
 
 /// Waits for what has to come.
-pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     timeout(DEADLINE, future).await.unwrap_or_else(|_| panic!("{what} did not come in time"))
 }
 
 /// What goes with every call.
 #[derive(Clone, Default)]
-pub struct Metadata {
-    pub token: Option<String>,
-    pub credential: Option<String>,
+pub(crate) struct Metadata {
+    pub(crate) token: Option<String>,
+    pub(crate) credential: Option<String>,
 }
 
 impl tonic::service::Interceptor for Metadata {
@@ -52,30 +52,30 @@ impl tonic::service::Interceptor for Metadata {
 }
 
 /// An orchestrator with its data folder.
-pub struct Farm {
-    pub data: tempfile::TempDir,
-    pub token: TokenPolicy,
+pub(crate) struct Farm {
+    pub(crate) data: tempfile::TempDir,
+    pub(crate) token: TokenPolicy,
     address: String,
     running: Option<(CancellationToken, JoinHandle<()>)>,
 }
 
 impl Farm {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_with(TokenPolicy::Open).await
     }
 
-    pub async fn start_with(token: TokenPolicy) -> Self {
+    pub(crate) async fn start_with(token: TokenPolicy) -> Self {
         let data = tempfile::tempdir().unwrap();
         let mut farm = Self { data, token, address: String::new(), running: None };
         farm.up().await;
         farm
     }
 
-    pub fn config(&self) -> Config {
+    pub(crate) fn config(&self) -> Config {
         Config { token: self.token.clone(), ..Config::local(self.data.path().join("data")) }
     }
 
-    pub async fn up(&mut self) {
+    pub(crate) async fn up(&mut self) {
         let orchestrator = Orchestrator::open(self.config()).await.unwrap();
         self.address = format!("http://{}", orchestrator.address());
         let stop = CancellationToken::new();
@@ -84,35 +84,35 @@ impl Farm {
         self.running = Some((stop, task));
     }
 
-    pub async fn down(&mut self) {
+    pub(crate) async fn down(&mut self) {
         let (stop, task) = self.running.take().expect("it runs");
         stop.cancel();
         soon("the end of the orchestrator", task).await.unwrap();
     }
 
-    pub async fn channel(&self) -> Channel {
+    pub(crate) async fn channel(&self) -> Channel {
         Endpoint::from_shared(self.address.clone()).unwrap().connect().await.unwrap()
     }
 
-    pub async fn client(&self) -> Client {
+    pub(crate) async fn client(&self) -> Client {
         self.client_with(Metadata::default()).await
     }
 
-    pub async fn client_with(&self, metadata: Metadata) -> Client {
+    pub(crate) async fn client_with(&self, metadata: Metadata) -> Client {
         BuildServiceClient::with_interceptor(self.channel().await, metadata)
     }
 
-    pub async fn agent_client(&self, credential: &str) -> AgentClient {
+    pub(crate) async fn agent_client(&self, credential: &str) -> AgentClient {
         let metadata = Metadata { token: None, credential: Some(credential.to_owned()) };
         AgentServiceClient::with_interceptor(self.channel().await, metadata)
     }
 
     /// An agent with one slot that has said hello and was welcomed.
-    pub async fn agent(&self) -> Agent {
+    pub(crate) async fn agent(&self) -> Agent {
         self.agent_as(CREDENTIAL, InstanceId::new(), &[]).await
     }
 
-    pub async fn agent_as(&self, credential: &str, instance: InstanceId, held: &[String]) -> Agent {
+    pub(crate) async fn agent_as(&self, credential: &str, instance: InstanceId, held: &[String]) -> Agent {
         let (agent, first) = self.connect(credential, instance, held).await;
         match first {
             orchestrator_message::Message::Welcome(welcome) => Agent { welcome, ..agent },
@@ -121,7 +121,7 @@ impl Farm {
     }
 
     /// Says hello and gives the first answer.
-    pub async fn connect(
+    pub(crate) async fn connect(
         &self,
         credential: &str,
         instance: InstanceId,
@@ -157,21 +157,21 @@ fn held_attempts(held: &[String]) -> Vec<pb::HeldAttempt> {
 }
 
 /// Somebody who plays an agent.
-pub struct Agent {
-    pub client: AgentClient,
-    pub instance: InstanceId,
-    pub to: mpsc::Sender<pb::AgentMessage>,
-    pub from: Streaming<pb::OrchestratorMessage>,
-    pub welcome: pb::Welcome,
+pub(crate) struct Agent {
+    pub(crate) client: AgentClient,
+    pub(crate) instance: InstanceId,
+    pub(crate) to: mpsc::Sender<pb::AgentMessage>,
+    pub(crate) from: Streaming<pb::OrchestratorMessage>,
+    pub(crate) welcome: pb::Welcome,
 }
 
 impl Agent {
-    pub async fn next(&mut self) -> orchestrator_message::Message {
+    pub(crate) async fn next(&mut self) -> orchestrator_message::Message {
         let message = soon("a message to the agent", self.from.message()).await;
         message.unwrap().expect("the session goes on").message.unwrap()
     }
 
-    pub async fn offer(&mut self) -> pb::Offer {
+    pub(crate) async fn offer(&mut self) -> pb::Offer {
         loop {
             if let orchestrator_message::Message::Offer(offer) = self.next().await {
                 return offer;
@@ -179,7 +179,7 @@ impl Agent {
         }
     }
 
-    pub async fn desired(&mut self) -> pb::Desired {
+    pub(crate) async fn desired(&mut self) -> pb::Desired {
         loop {
             if let orchestrator_message::Message::Desired(desired) = self.next().await {
                 return desired;
@@ -187,7 +187,7 @@ impl Agent {
         }
     }
 
-    pub async fn heartbeat(&mut self, held: &[String]) -> Vec<pb::Desired> {
+    pub(crate) async fn heartbeat(&mut self, held: &[String]) -> Vec<pb::Desired> {
         let beat = pb::Heartbeat { seq: 7, held: held_attempts(held), draining: false };
         self.to.send(message(agent_message::Message::Heartbeat(beat))).await.unwrap();
         loop {
@@ -198,26 +198,26 @@ impl Agent {
         }
     }
 
-    pub async fn decline(&mut self, attempt: &str) {
+    pub(crate) async fn decline(&mut self, attempt: &str) {
         let decline = pb::Decline { attempt: attempt.to_owned(), reason: "no".to_owned() };
         self.to.send(message(agent_message::Message::Decline(decline))).await.unwrap();
     }
 
-    pub async fn accept(&mut self, attempt: &str) -> Result<pb::accept_attempt_response::Decision, Status> {
+    pub(crate) async fn accept(&mut self, attempt: &str) -> Result<pb::accept_attempt_response::Decision, Status> {
         let instance = self.instance.to_string();
         let request = pb::AcceptAttemptRequest { attempt: attempt.to_owned(), instance };
         Ok(self.client.accept_attempt(request).await?.into_inner().decision())
     }
 
     /// Takes the next offer and gives the attempt.
-    pub async fn take(&mut self) -> String {
+    pub(crate) async fn take(&mut self) -> String {
         let offer = self.offer().await;
         let decision = self.accept(&offer.attempt).await.unwrap();
         assert_eq!(decision, pb::accept_attempt_response::Decision::Go);
         offer.attempt
     }
 
-    pub async fn plan(
+    pub(crate) async fn plan(
         &mut self,
         attempt: &str,
         jobs: Vec<pb::PlannedJob>,
@@ -231,7 +231,7 @@ impl Agent {
         Ok(self.client.report_plan(request).await?.into_inner().decision())
     }
 
-    pub async fn report(
+    pub(crate) async fn report(
         &mut self,
         attempt: &str,
         first_seq: u64,
@@ -250,7 +250,7 @@ impl Agent {
         Ok(self.client.report_events(request).await?.into_inner())
     }
 
-    pub fn chunk(&self, attempt: &str, stage: &str, offset: u64, data: &[u8]) -> pb::LogChunk {
+    pub(crate) fn chunk(&self, attempt: &str, stage: &str, offset: u64, data: &[u8]) -> pb::LogChunk {
         let at = Some(prost_types::Timestamp { seconds: 1_700_000_000, nanos: 0 });
         pb::LogChunk {
             attempt: attempt.to_owned(),
@@ -263,7 +263,7 @@ impl Agent {
     }
 
     /// Sends chunks and gives every ack until the orchestrator has ended the stream.
-    pub async fn append(&mut self, chunks: Vec<pb::LogChunk>) -> Vec<pb::LogAck> {
+    pub(crate) async fn append(&mut self, chunks: Vec<pb::LogChunk>) -> Vec<pb::LogAck> {
         let mut acks = self.client.append_log(tokio_stream::iter(chunks)).await.unwrap().into_inner();
         let mut all = Vec::new();
         while let Some(ack) = soon("an ack", acks.message()).await.unwrap() {
@@ -273,7 +273,7 @@ impl Agent {
     }
 
     /// Plays a whole job with one stage that prints this and passes, the final report included.
-    pub async fn finish(&mut self, attempt: &str, log: &[u8]) {
+    pub(crate) async fn finish(&mut self, attempt: &str, log: &[u8]) {
         let decision = self.plan(attempt, vec![planned(&[])]).await.unwrap();
         assert_eq!(decision, pb::report_plan_response::Decision::Go);
         self.report(attempt, 1, begin(), None).await.unwrap();
@@ -284,7 +284,7 @@ impl Agent {
     }
 }
 
-pub fn planned(labels: &[(&str, &str)]) -> pb::PlannedJob {
+pub(crate) fn planned(labels: &[(&str, &str)]) -> pb::PlannedJob {
     pb::PlannedJob {
         labels: labels.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
         image: "busybox".into(),
@@ -294,7 +294,7 @@ pub fn planned(labels: &[(&str, &str)]) -> pb::PlannedJob {
 }
 
 /// The five events with which a job begins.
-pub fn begin() -> Vec<Kind> {
+pub(crate) fn begin() -> Vec<Kind> {
     use pb::job_event as event;
     vec![
         Kind::JobStarted(event::JobStarted {}),
@@ -311,7 +311,7 @@ pub fn begin() -> Vec<Kind> {
 }
 
 /// The two events with which it ends.
-pub fn end(log_bytes: u64) -> Vec<Kind> {
+pub(crate) fn end(log_bytes: u64) -> Vec<Kind> {
     use pb::{job_event as event, outcome, stage_state};
     let passed = stage_state::State::Passed(stage_state::Plain {});
     vec![
@@ -319,26 +319,26 @@ pub fn end(log_bytes: u64) -> Vec<Kind> {
             stage: "test".into(),
             state: Some(pb::StageState { state: Some(passed) }),
             log_bytes,
-            duration: None,
+            duration: Some(prost_types::Duration { seconds: 1, nanos: 0 }),
             usage: None,
         }),
         Kind::JobFinished(event::JobFinished {
             outcome: Some(pb::Outcome {
                 outcome: Some(outcome::Outcome::Passed(outcome::Plain {})),
             }),
-            duration: None,
+            duration: Some(prost_types::Duration { seconds: 1, nanos: 0 }),
             containers_removed: 1,
         }),
     ]
 }
 
-pub fn final_report(log: &[u8]) -> pb::FinalReport {
+pub(crate) fn final_report(log: &[u8]) -> pb::FinalReport {
     let crc32c = crc32c::crc32c(log);
     let summary = pb::LogSummary { stage: "test".into(), length: log.len() as u64, crc32c, missing: 0 };
     pb::FinalReport { logs: vec![summary] }
 }
 
-pub fn spec() -> pb::BuildSpec {
+pub(crate) fn spec() -> pb::BuildSpec {
     pb::BuildSpec {
         source: Some(pb::Source {
             repository: "https://example.org/ant.git".into(),
@@ -350,27 +350,27 @@ pub fn spec() -> pb::BuildSpec {
     }
 }
 
-pub async fn submit(client: &mut Client, key: &str) -> u64 {
+pub(crate) async fn submit(client: &mut Client, key: &str) -> u64 {
     submit_spec(client, key, spec()).await.unwrap()
 }
 
-pub async fn submit_spec(client: &mut Client, key: &str, spec: pb::BuildSpec) -> Result<u64, Status> {
+pub(crate) async fn submit_spec(client: &mut Client, key: &str, spec: pb::BuildSpec) -> Result<u64, Status> {
     let request =
         pb::SubmitRequest { idempotency_key: key.into(), spec: Some(spec), submitted_by: "eve".into() };
     Ok(client.submit(request).await?.into_inner().build)
 }
 
-pub async fn get(client: &mut Client, build: u64) -> pb::Build {
+pub(crate) async fn get(client: &mut Client, build: u64) -> pb::Build {
     client.get_build(pb::GetBuildRequest { build }).await.unwrap().into_inner().build.unwrap()
 }
 
-pub async fn cancel(client: &mut Client, build: u64) -> pb::CancelBuildResponse {
+pub(crate) async fn cancel(client: &mut Client, build: u64) -> pb::CancelBuildResponse {
     let request = pb::CancelBuildRequest { build, by: "eve".into() };
     client.cancel_build(request).await.unwrap().into_inner()
 }
 
 /// All stored events after a cursor, to the end of the build.
-pub async fn watch(client: &mut Client, build: u64, after: u64) -> Vec<pb::BuildEvent> {
+pub(crate) async fn watch(client: &mut Client, build: u64, after: u64) -> Vec<pb::BuildEvent> {
     let request = pb::WatchBuildRequest { build, after };
     let mut stream = client.watch_build(request).await.unwrap().into_inner();
     let mut events = Vec::new();
@@ -383,7 +383,7 @@ pub async fn watch(client: &mut Client, build: u64, after: u64) -> Vec<pb::Build
 }
 
 /// Watches until an event comes that is wanted.
-pub async fn watch_for(
+pub(crate) async fn watch_for(
     client: &mut Client,
     build: u64,
     wanted: impl Fn(&pb::build_event::Event) -> bool,
@@ -398,7 +398,7 @@ pub async fn watch_for(
     }
 }
 
-pub async fn read_log(client: &mut Client, request: pb::ReadLogRequest) -> (Vec<u8>, pb::ReadLogResponse) {
+pub(crate) async fn read_log(client: &mut Client, request: pb::ReadLogRequest) -> (Vec<u8>, pb::ReadLogResponse) {
     let mut stream = client.read_log(request).await.unwrap().into_inner();
     let mut bytes = Vec::new();
     let mut last = None;
@@ -409,11 +409,11 @@ pub async fn read_log(client: &mut Client, request: pb::ReadLogRequest) -> (Vec<
     (bytes, last.expect("there is a last piece"))
 }
 
-pub fn log_of(build: u64, offset: u64, follow: bool) -> pb::ReadLogRequest {
+pub(crate) fn log_of(build: u64, offset: u64, follow: bool) -> pb::ReadLogRequest {
     pb::ReadLogRequest { build, stage: "test".into(), offset, follow, ..Default::default() }
 }
 
-pub fn outcome_of(build: &pb::Build) -> &'static str {
+pub(crate) fn outcome_of(build: &pb::Build) -> &'static str {
     let outcome: buildr_manifest::Outcome =
         build.outcome.clone().expect("it has an outcome").try_into().unwrap();
     outcome.word()
