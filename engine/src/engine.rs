@@ -1,6 +1,11 @@
 //! The engine itself: its settings, and what can be asked of it.
 
-use std::{collections::HashSet, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use tokio::sync::{mpsc, watch};
 
@@ -92,7 +97,15 @@ pub struct Engine {
 pub(crate) struct Inner {
     pub(crate) config: Config,
     pub(crate) daemon: Daemon,
-    pub(crate) sources: Sources,
+    sources: OnceLock<Sources>,
+}
+
+impl Inner {
+    /// Made when first needed: it runs git, and a local run of a folder needs none.
+    pub(crate) fn sources(&self) -> &Sources {
+        let policy = UrlPolicy { allow_file: self.config.allow_file_urls };
+        self.sources.get_or_init(|| Sources::new(self.config.data_dir.join("sources"), policy))
+    }
 }
 
 impl Engine {
@@ -103,9 +116,7 @@ impl Engine {
         std::fs::create_dir_all(&config.data_dir).map_err(failed())?;
         let data_dir = config.data_dir.canonicalize().map_err(failed())?;
         config.data_dir = data_dir;
-        let sources =
-            Sources::new(config.data_dir.join("sources"), UrlPolicy { allow_file: config.allow_file_urls });
-        Ok(Self { inner: Arc::new(Inner { config, daemon, sources }) })
+        Ok(Self { inner: Arc::new(Inner { config, daemon, sources: OnceLock::new() }) })
     }
 
     /// Brings the project here and reads its manifest. Tells `JobStarted`, `SourceResolved`,

@@ -42,13 +42,10 @@ pub(crate) async fn prepare(
     let since = Instant::now();
     feed.event(EventKind::JobStarted).await;
     let outcome = match claim_folder(engine, &request).await {
-        Ok(folder) => {
-            let claim = Claim::new(folder, since);
-            match begin(engine, request, claim, feed, stop).await {
-                Ok(prepared) => return Ok(prepared),
-                Err(outcome) => outcome,
-            }
-        }
+        Ok(folder) => match begin(engine, request, (folder, since), feed, stop).await {
+            Ok(prepared) => return Ok(prepared),
+            Err(outcome) => outcome,
+        },
         Err(outcome) => outcome,
     };
     feed.event(EventKind::JobFinished {
@@ -69,20 +66,19 @@ async fn claim_folder(engine: &Arc<Inner>, request: &JobRequest) -> Result<RunFo
 async fn begin(
     engine: &Arc<Inner>,
     request: JobRequest,
-    mut claim: Claim,
+    (folder, since): (RunFolder, Instant),
     feed: &Feed,
     stop: &StopSignal,
 ) -> Result<Prepared, Outcome> {
-    let held = claim.take().expect("the claim was just made");
-    let planned = plan(engine, &request, &held.folder, feed, stop).await;
+    let planned = plan(engine, &request, &folder, feed, stop).await;
     match planned {
         Ok((project, plan)) => {
             let Project { path, commit, branch, tag } = project;
-            let claim = Claim::new(held.folder, held.since);
+            let claim = Claim::new(folder, since);
             Ok(Prepared { request, plan, workspace: path, commit, branch, tag, claim })
         }
         Err(outcome) => {
-            let removed = blocking(move || held.folder.remove()).await;
+            let removed = blocking(move || folder.remove()).await;
             if !matches!(removed, Ok(Ok(()))) {
                 tracing::warn!(run = %request.run, "the run's folder is left to the reaper");
             }
@@ -144,7 +140,9 @@ fn local(path: &Path) -> Result<Project, Outcome> {
     if !path.is_dir() {
         return Err(failed(std::io::ErrorKind::NotADirectory.into()));
     }
-    let facts = source::describe_folder(&path);
+    // Waking libgit2 takes longer than all the rest: not for nothing.
+    let in_repository = path.ancestors().any(|folder| folder.join(".git").exists());
+    let facts = if in_repository { source::describe_folder(&path) } else { Default::default() };
     Ok(Project { path, commit: facts.commit, branch: facts.branch, tag: None })
 }
 
@@ -155,7 +153,12 @@ async fn check_out(
     stop: &StopSignal,
 ) -> Result<Project, Outcome> {
     let cancel = CancellationToken::new();
-    let mut checkout = std::pin::pin!(engine.sources.checkout(git, workspace, &cancel));
+    let theirs = Arc::clone(engine);
+    blocking(move || {
+        theirs.sources();
+    })
+    .await?;
+    let mut checkout = std::pin::pin!(engine.sources().checkout(git, workspace, &cancel));
     let done = tokio::select! {
         biased;
         by = stop.requested() => {

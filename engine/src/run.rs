@@ -74,15 +74,14 @@ pub(crate) async fn run(
         deadline: far(Instant::now(), limit),
     };
     let mut progress = Progress::default();
-    let hand_back = run.hand_back().await;
-    let (booted, outcome) = match run.boot(hand_back).await {
+    let (booted, outcome) = match run.boot().await {
         Ok(mut booted) => {
             let outcome = run.stages(&mut booted, &mut progress).await;
             (Some(booted), outcome)
         }
         Err(outcome) => (None, outcome),
     };
-    run.finish(booted, hand_back, &outcome, &progress, held.since).await;
+    run.finish(booted, &outcome, &progress, held.since).await;
     Finished { outcome }
 }
 

@@ -40,22 +40,26 @@ pub(super) struct Booted {
     pub(super) control: Arc<ControlFolder>,
     pub(super) environment: Environment,
     pub(super) image: Image,
+    /// To whom the workspace is to be given back at the end.
+    pub(super) hand_back: Option<Owner>,
     /// Docker's own answer to the start comes later than init's.
     starting: JoinSet<Result<(), Error>>,
 }
 
 impl Run<'_> {
     /// To whom the workspace is to be given back at the end; none where nobody could miss it.
-    pub(super) async fn hand_back(&self) -> Option<Owner> {
+    async fn hand_back(&self, image: &Image) -> Option<Owner> {
         let workspace = self.prepared.workspace.clone();
         let owner = crate::blocking(move || run_folder::owner_of(&workspace)).await.ok()?;
         let own = self.prepared.workspace.starts_with(self.folder.path());
-        // Root can remove a workspace of its own whomever its files belong to.
-        (owner.uid != 0 || !own).then_some(owner)
+        // Root can remove a workspace of its own whomever its files belong to, and what root makes
+        // in a tree of root's is where it belongs.
+        let needed = owner.uid != 0 || !(own || is_root(&image.user));
+        needed.then_some(owner)
     }
 
     /// Gets the image, makes the container and waits for its init.
-    pub(super) async fn boot(&self, hand_back: Option<Owner>) -> Result<Booted, Outcome> {
+    pub(super) async fn boot(&self) -> Result<Booted, Outcome> {
         let name = &self.prepared.plan.image;
         let data_dir = self.engine.config.data_dir.clone();
         let init = crate::blocking(move || Ok(init_program::install(&data_dir)));
@@ -65,9 +69,10 @@ impl Run<'_> {
         let init = init.map_err(|error| internal(&error))?.map_err(|error| internal(&error))?;
         let control =
             ControlFolder::open(&control_path(self.folder.path())).map_err(|error| internal(&error))?;
-        let settings = self.settings(hand_back.filter(|owner| owner.uid != 0 || !is_root(&image.user)));
+        let hand_back = self.hand_back(&image).await;
+        let settings = self.settings(hand_back);
         let container = self.create(&image, &init, &settings, hand_back).await?;
-        let booted = self.attach_and_start(container, image, control).await?;
+        let booted = self.attach_and_start(container, image, control, hand_back).await?;
         self.give_workspace(&booted).await?;
         self.feed
             .event(EventKind::ContainerReady { image: name.clone(), image_id: booted.image.id.clone() })
@@ -126,6 +131,7 @@ impl Run<'_> {
         container: Container,
         image: Image,
         control: ControlFolder,
+        hand_back: Option<Owner>,
     ) -> Result<Booted, Outcome> {
         let connection = container.attach().await.map_err(|error| internal(&error))?;
         let stages = u32::try_from(self.prepared.plan.stages.len()).unwrap_or(u32::MAX);
@@ -140,7 +146,7 @@ impl Run<'_> {
         starting.spawn(async move { started.start().await });
         let environment = Environment::new(&image.environment, self.prepared);
         let control = Arc::new(control);
-        let mut booted = Booted { container, link, control, environment, image, starting };
+        let mut booted = Booted { container, link, control, environment, image, hand_back, starting };
         match self.unless_interrupted(booted.ready()).await? {
             Ok(()) => Ok(booted),
             Err(error) => Err(self.start_outcome(&error, &booted.image)),

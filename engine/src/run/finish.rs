@@ -31,7 +31,6 @@ impl Run<'_> {
     pub(super) async fn finish(
         &self,
         booted: Option<Booted>,
-        hand_back: Option<Owner>,
         outcome: &Outcome,
         progress: &Progress,
         since: Instant,
@@ -41,24 +40,24 @@ impl Run<'_> {
             let (outcome, duration) = (outcome.clone(), since.elapsed());
             self.feed.event(EventKind::JobFinished { outcome, duration, containers_removed })
         };
-        let image = booted.as_ref().map(|booted| booted.image.id.clone());
+        let debt = booted.as_ref().and_then(|booted| Some((booted.hand_back?, booted.image.id.clone())));
         match booted {
             Some(booted) if !matches!(outcome, Outcome::Canceled { .. }) => {
                 told(1).await;
-                let returned = self.leave(booted, hand_back).await;
+                let returned = self.leave(booted).await;
                 if self.is_detached() || returned == Returned::No {
                     self.remove().await;
                 }
-                self.return_workspace(returned, hand_back, image).await;
+                self.return_workspace(returned, debt).await;
             }
             booted => {
                 let count = u32::from(booted.is_some());
                 let returned = match booted {
-                    Some(booted) => self.leave(booted, hand_back).await,
+                    Some(booted) => self.leave(booted).await,
                     None => Returned::Yes,
                 };
                 let removed = self.remove().await.max(count);
-                self.return_workspace(returned, hand_back, image).await;
+                self.return_workspace(returned, debt).await;
                 told(removed).await;
             }
         }
@@ -66,23 +65,33 @@ impl Run<'_> {
     }
 
     /// Lets init exit, or kills it where that is wanted or needed.
-    async fn leave(&self, mut booted: Booted, hand_back: Option<Owner>) -> Returned {
-        let limit = if hand_back.is_some() { HAND_BACK_LIMIT } else { EXIT_LIMIT };
-        let mut left = false;
-        if !self.stop.is_kill() && !booted.link.board().borrow().closed {
-            booted.link.send(Order::Exit).await;
-            left = tokio::select! {
-                _by = self.stop.killed() => false,
-                closed = timeout(limit, booted.link.closed()) => closed.is_ok(),
-            };
-        }
+    async fn leave(&self, mut booted: Booted) -> Returned {
+        let left = if self.stop.is_kill() || booted.link.board().borrow().closed {
+            false
+        } else if self.is_detached() || booted.hand_back.is_some() {
+            self.see_off(&booted).await
+        } else {
+            // Init exits with its input, and the daemon removes the container: nobody waits.
+            booted.link.close();
+            true
+        };
         if !left && let Err(error) = booted.container.kill().await {
             tracing::warn!(error = error.chain(), "the container could not be killed");
         }
         if let Err(error) = booted.started().await {
             tracing::debug!(error = error.chain(), "docker says that the start failed");
         }
-        if left || hand_back.is_none() { Returned::Yes } else { Returned::No }
+        if left || booted.hand_back.is_none() { Returned::Yes } else { Returned::No }
+    }
+
+    /// Tells init to exit and waits for it; false where it did not, or was not let.
+    async fn see_off(&self, booted: &Booted) -> bool {
+        let limit = if booted.hand_back.is_some() { HAND_BACK_LIMIT } else { EXIT_LIMIT };
+        booted.link.send(Order::Exit).await;
+        tokio::select! {
+            _by = self.stop.killed() => false,
+            closed = timeout(limit, booted.link.closed()) => closed.is_ok(),
+        }
     }
 
     /// Removes the run's containers and tells how many there were.
@@ -95,8 +104,9 @@ impl Run<'_> {
         })
     }
 
-    async fn return_workspace(&self, returned: Returned, hand_back: Option<Owner>, image: Option<String>) {
-        let (Returned::No, Some(owner), Some(image)) = (returned, hand_back, image) else { return };
+    /// Pays the debt (an owner, and an image to do it with) that a container left.
+    async fn return_workspace(&self, returned: Returned, debt: Option<(Owner, String)>) {
+        let (Returned::No, Some((owner, image))) = (returned, debt) else { return };
         let (run, workspace) = (&self.prepared.request.run, &self.prepared.workspace);
         if let Err(error) = janitor::hand_back(self.engine, run, &image, workspace, owner).await {
             let error = error.chain();

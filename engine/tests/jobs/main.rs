@@ -1,5 +1,7 @@
 //! Whole jobs in the Docker of this machine. A machine without Docker fails these tests.
 
+#![expect(clippy::unwrap_used, reason = "what a test needs is there, or the test fails")]
+
 mod ends;
 mod environment;
 mod harness;

@@ -129,7 +129,7 @@ async fn a_listener_that_is_slow_does_not_delay_a_cancel() {
     // Nothing is read from here until the container is gone.
     going.kill();
     let gone = async {
-        while docker(&["ps", "-q", "--filter", &format!("label=buildr.attempt={}", going.run)]) != "" {
+        while !docker(&["ps", "-q", "--filter", &format!("label=buildr.attempt={}", going.run)]).is_empty() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
