@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     env,
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
     process::ExitCode,
     time::Duration,
 };
@@ -60,7 +60,10 @@ fn log_to_stderr(format: LogFormat) {
     let filter = EnvFilter::try_from_env("BUILDR_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let registry = tracing_subscriber::registry().with(filter);
     match format {
-        LogFormat::Human => registry.with(fmt::layer().with_writer(io::stderr).with_target(false)).init(),
+        LogFormat::Human => {
+            let lines = fmt::layer().with_writer(io::stderr).with_target(false);
+            registry.with(lines.with_ansi(io::stderr().is_terminal())).init();
+        }
         LogFormat::Json => registry.with(fmt::layer().json().with_writer(io::stderr)).init(),
     }
 }
