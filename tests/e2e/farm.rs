@@ -5,15 +5,11 @@ use std::{fs, time::Instant};
 use rustix::process::Signal;
 
 use crate::{
-    harness::{
-        BUSYBOX, Farm, Home, OwnImage, Process, Project, containers, eventually, manifest, no_container_of,
-    },
+    harness::{BUSYBOX, Farm, Home, Process, Project, containers, eventually, manifest, no_container_of},
     shells::lines_of,
 };
 
-/// A stage that waits until the test lets it go on, by a file in the agent's workspace or, since
-/// nobody knows where that is, by the docker-mounted folder that the test owns: the gate is a TCP
-/// port on which the test listens.
+/// An entry that never ends by itself.
 const WAIT_FOR_EVER: &str = "echo begun; while :; do sleep 0.1; done";
 
 #[test]
@@ -93,9 +89,8 @@ fn every_follower_sees_every_byte_whenever_it_comes() {
 #[test]
 fn a_running_build_is_canceled_and_leaves_nothing() {
     let farm = Farm::new();
-    let image = OwnImage::of(BUSYBOX);
     let project =
-        Project::with_manifest(&manifest(&image.0, &[("a", &[WAIT_FOR_EVER]), ("b", &["echo never"])]));
+        Project::with_manifest(&manifest(BUSYBOX, &[("a", &[WAIT_FOR_EVER]), ("b", &["echo never"])]));
     let build = farm.submit(&project);
     let tail = farm.home.start(&["tail", &build]);
     tail.line("begun");
@@ -103,7 +98,7 @@ fn a_running_build_is_canceled_and_leaves_nothing() {
     let tail = tail.wait().expect_code(3);
     assert!(tail.stderr.contains("canceled"), "{}", tail.stderr);
     assert!(!tail.out().contains("never"));
-    assert!(containers(&image.0).is_empty(), "the acknowledgement comes after the removal");
+    assert!(containers(farm.home.path()).is_empty(), "the acknowledgement comes after the removal");
     let shown = farm.show(&build);
     assert_eq!(shown["outcome"], "canceled");
     assert_eq!(shown["jobs"][0]["stages"][1]["progress"]["finished"]["state"], "not_reached");
@@ -139,24 +134,9 @@ fn queued_builds_survive_a_restart_of_the_orchestrator_and_run_when_an_agent_com
 fn a_running_build_and_its_followers_survive_a_restart_of_the_orchestrator() {
     for end in [Signal::TERM, Signal::KILL] {
         let mut farm = Farm::new();
-        let gate = farm.home.path().join("gate");
-        let project = Project::with_manifest(&format!(
-            "{}environment:\n  vars:\n    - GATE={}\n",
-            manifest(
-                BUSYBOX,
-                &[
-                    (
-                        "a",
-                        &[
-                            "echo before",
-                            "i=0; while [ $i -lt 40 ]; do echo tick $i; i=$((i+1)); sleep 0.1; done"
-                        ]
-                    ),
-                    ("b", &["echo after"])
-                ]
-            ),
-            gate.display()
-        ));
+        let ticks = "i=0; while [ $i -lt 40 ]; do echo tick $i; i=$((i+1)); sleep 0.1; done";
+        let text = manifest(BUSYBOX, &[("a", &["echo before", ticks]), ("b", &["echo after"])]);
+        let project = Project::with_manifest(&text);
         let build = farm.submit(&project);
         let tail = farm.home.start(&["tail", &build]);
         tail.line("tick 3");
@@ -244,7 +224,8 @@ fn a_token_is_needed_where_the_operator_wants_one() {
     farm.home.set("BUILDR_TOKEN", "a-token-of-more-than-thirty-two-characters");
     farm.home.call(&["list"]).expect_code(0);
     farm.start_agent("one", &[]);
-    let build = farm.submit(&Project::with_script(BUSYBOX, &["env | grep -c TOKEN || true"]));
+    let project = Project::with_script(BUSYBOX, &["env | grep -c TOKEN || true"]);
+    let build = farm.submit(&project);
     assert_eq!(lines_of(&farm.tail(&build).expect_code(0).out(), "test"), ["0"]);
 }
 
@@ -259,12 +240,12 @@ fn two_agents_cannot_share_a_data_folder() {
 #[test]
 fn nothing_of_a_build_is_left_on_the_agents_machine() {
     let farm = Farm::new();
-    let image = OwnImage::of(BUSYBOX);
     for (script, code) in [("mkdir -p a/b && touch a/b/c && chmod 000 a/b a", 0), ("exit 3", 1)] {
-        let build = farm.submit(&Project::with_script(&image.0, &[script]));
+        let project = Project::with_script(BUSYBOX, &[script]);
+        let build = farm.submit(&project);
         farm.tail(&build).expect_code(code);
     }
-    no_container_of(&image.0);
+    no_container_of(farm.home.path());
     let data = farm.home.path().join("agent-one");
     eventually("the folders of ended runs are gone", || {
         let left: Vec<_> = walk(&data)

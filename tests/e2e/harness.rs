@@ -7,7 +7,7 @@ use std::{
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::mpsc,
+    sync::{Mutex, mpsc},
     thread,
     time::{Duration, Instant},
 };
@@ -72,7 +72,8 @@ pub(crate) struct Process {
     child: Child,
     name: String,
     stdout: Option<thread::JoinHandle<Vec<u8>>>,
-    lines: mpsc::Receiver<String>,
+    // Shared by threads that tell the same story; a receiver alone cannot be.
+    lines: Mutex<mpsc::Receiver<String>>,
     stderr: PathBuf,
     _scratch: TempDir,
 }
@@ -100,14 +101,22 @@ impl Process {
             }
             all
         });
-        Self { child, name: format!("{command:?}"), stdout: Some(stdout), lines, stderr, _scratch: scratch }
+        Self {
+            child,
+            name: format!("{command:?}"),
+            stdout: Some(stdout),
+            lines: Mutex::new(lines),
+            stderr,
+            _scratch: scratch,
+        }
     }
 
     /// The next line on standard output that holds the text; lines before it are passed over.
     #[track_caller]
     pub(crate) fn line(&self, holding: &str) -> String {
         let began = Instant::now();
-        while let Ok(line) = self.lines.recv_timeout(DEADLINE.saturating_sub(began.elapsed())) {
+        let lines = self.lines.lock().unwrap();
+        while let Ok(line) = lines.recv_timeout(DEADLINE.saturating_sub(began.elapsed())) {
             if line.contains(holding) {
                 return line;
             }
@@ -364,8 +373,10 @@ impl Farm {
     /// Starts an agent.
     pub(crate) fn spawn_agent(&self, name: &str, more: &[&str]) -> Process {
         let data = self.home.path().join(format!("agent-{name}"));
-        let mut args =
-            vec!["--name", name, "--slots", "2", "--allow-file-urls", "--data", data.to_str().unwrap()];
+        let mut args = vec!["--name", name, "--allow-file-urls", "--data", data.to_str().unwrap()];
+        if !more.contains(&"--slots") {
+            args.extend(["--slots", "2"]);
+        }
         args.extend(more);
         Process::start(self.home.program(env!("CARGO_BIN_EXE_buildr-agent"), &args))
     }
@@ -415,36 +426,34 @@ impl Drop for Farm {
     }
 }
 
-/// The names of all containers, running or not, whose name or labels hold the text.
-pub(crate) fn containers(holding: &str) -> Vec<String> {
-    must("docker", &["ps", "-a", "--no-trunc", "--format", "{{.Names}} {{.Labels}} {{.Mounts}} {{.Image}}"])
+/// All containers, running or not, that have something below this folder mounted: the project of a
+/// local run, or the data of an agent.
+pub(crate) fn containers(folder: &Path) -> Vec<String> {
+    let holding = folder.to_str().unwrap();
+    must("docker", &["ps", "-a", "--no-trunc", "--format", "{{.Names}} {{.Labels}} {{.Mounts}}"])
         .lines()
         .filter(|line| line.contains(holding))
         .map(str::to_owned)
         .collect()
 }
 
-/// Waits until no container of this image is left.
+/// Waits until no such container is left.
 #[track_caller]
-pub(crate) fn no_container_of(image: &str) {
-    eventually(&format!("containers of {image} are gone"), || containers(image).is_empty().then_some(()));
+pub(crate) fn no_container_of(folder: &Path) {
+    eventually(&format!("containers with {} are gone", folder.display()), || {
+        containers(folder).is_empty().then_some(())
+    });
 }
 
-/// A name for an image that only one test uses, so that it can tell its containers from others'.
-/// The image is removed with this value.
+/// An image that only one test uses; it is removed with this value.
 pub(crate) struct OwnImage(pub(crate) String);
 
 impl OwnImage {
-    /// Another name for an image.
-    pub(crate) fn of(image: &str) -> Self {
-        let name = Self::name();
-        must("docker", &["tag", image, &name]);
-        Self(name)
-    }
-
     /// An image with changes, in the words of a Dockerfile.
     pub(crate) fn changed(image: &str, changes: &[&str]) -> Self {
-        let name = Self::name();
+        let scratch = tempfile::Builder::new().prefix("").rand_bytes(12).tempdir().unwrap();
+        let random = scratch.path().file_name().unwrap().to_str().unwrap().to_lowercase();
+        let name = format!("buildr-test/own:{}-{random}", std::process::id());
         let container = must("docker", &["create", image, "true"]);
         let mut args = vec!["commit"];
         for change in changes {
@@ -454,12 +463,6 @@ impl OwnImage {
         must("docker", &args);
         must("docker", &["rm", &container]);
         Self(name)
-    }
-
-    fn name() -> String {
-        let scratch = tempfile::Builder::new().prefix("").rand_bytes(12).tempdir().unwrap();
-        let random = scratch.path().file_name().unwrap().to_str().unwrap().to_lowercase();
-        format!("buildr-test/own:{}-{random}", std::process::id())
     }
 }
 

@@ -5,9 +5,7 @@ use std::process::Command;
 use rustix::process::Signal;
 
 use crate::{
-    harness::{
-        BUSYBOX, DEBIAN, Home, OwnImage, Process, Project, containers, manifest, must, no_container_of,
-    },
+    harness::{BUSYBOX, DEBIAN, Home, Process, Project, containers, manifest, must, no_container_of},
     shells::lines_of,
 };
 
@@ -107,21 +105,19 @@ fn a_folder_outside_git_can_be_built() {
 #[test]
 fn interrupting_cleans_up() {
     for signal in [Signal::INT, Signal::TERM] {
-        let image = OwnImage::of(BUSYBOX);
-        let project = Project::with_script(&image.0, &["echo begun", "sleep 600"]);
+        let project = Project::with_script(BUSYBOX, &["echo begun", "sleep 600"]);
         let home = Home::new();
         let run = home.start(&["run", project.path().to_str().unwrap()]);
         run.line("begun");
         run.signal(signal);
         run.wait().expect_code(3);
-        no_container_of(&image.0);
+        no_container_of(project.path());
     }
 }
 
 #[test]
 fn interrupting_twice_kills_what_ignores_the_first() {
-    let image = OwnImage::of(BUSYBOX);
-    let project = Project::with_script(&image.0, &["trap '' TERM; echo begun", "while :; do sleep 1; done"]);
+    let project = Project::with_script(BUSYBOX, &["trap '' TERM; echo begun", "while :; do sleep 1; done"]);
     let home = Home::new();
     let run = home.start(&["run", project.path().to_str().unwrap()]);
     run.line("begun");
@@ -131,26 +127,24 @@ fn interrupting_twice_kills_what_ignores_the_first() {
     });
     run.signal(Signal::INT);
     run.wait().expect_code(3);
-    no_container_of(&image.0);
+    no_container_of(project.path());
 }
 
 #[test]
 fn a_run_that_is_killed_leaves_no_container() {
-    let image = OwnImage::of(BUSYBOX);
-    let project = Project::with_script(&image.0, &["echo begun", "sleep 600"]);
+    let project = Project::with_script(BUSYBOX, &["echo begun", "sleep 600"]);
     let home = Home::new();
     let run = home.start(&["run", project.path().to_str().unwrap()]);
     run.line("begun");
-    assert_eq!(containers(&image.0).len(), 1);
+    assert_eq!(containers(project.path()).len(), 1);
     run.signal(Signal::KILL);
     run.wait();
-    no_container_of(&image.0);
+    no_container_of(project.path());
 }
 
 #[test]
 fn a_terminal_that_goes_away_leaves_no_container() {
-    let image = OwnImage::of(BUSYBOX);
-    let project = Project::with_script(&image.0, &["echo begun", "sleep 600"]);
+    let project = Project::with_script(BUSYBOX, &["echo begun", "sleep 600"]);
     let home = Home::new();
     // `script` gives the program a terminal of its own; ending `script` hangs that terminal up.
     let inner = format!("{} run {}", env!("CARGO_BIN_EXE_buildr"), project.path().display());
@@ -158,21 +152,20 @@ fn a_terminal_that_goes_away_leaves_no_container() {
     terminal.line("begun");
     terminal.signal(Signal::KILL);
     terminal.wait();
-    no_container_of(&image.0);
+    no_container_of(project.path());
 }
 
 #[test]
 fn output_into_a_closed_pipe_ends_quietly_and_cleans_up() {
-    let image = OwnImage::of(BUSYBOX);
     let project = Project::with_script(
-        &image.0,
+        BUSYBOX,
         &["i=0; while [ $i -lt 100000 ]; do echo line $i; i=$((i+1)); done", "sleep 1"],
     );
     let home = Home::new();
     let line = format!("{} run {} | head -n 3", env!("CARGO_BIN_EXE_buildr"), project.path().display());
     let finished = Process::start(home.program("bash", &["-c", &line])).wait();
     assert!(!finished.stderr.contains("panicked"), "{}", finished.stderr);
-    no_container_of(&image.0);
+    no_container_of(project.path());
 }
 
 #[test]

@@ -106,7 +106,8 @@ fn a_credential_helper_is_asked() {
     .unwrap();
     farm.home.set("PATH", format!("{}:{}", bin.display(), std::env::var("PATH").unwrap()));
     farm.start_agent("one", &[]);
-    let build = farm.submit(&Project::with_script(&registry.image, &["echo pulled"]));
+    let project = Project::with_script(&registry.image, &["echo pulled"]);
+    let build = farm.submit(&project);
     let tail = farm.tail(&build).expect_code(0);
     assert_eq!(lines_of(&tail.out(), "test"), ["pulled"]);
 }
