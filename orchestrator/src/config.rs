@@ -107,8 +107,7 @@ impl TryFrom<Args> for Config {
     type Error = Error;
     fn try_from(args: Args) -> Result<Self, Error> {
         let Args { listen, data, require_token, token_file, queue_limit, min_free_mib, log_format: _ } = args;
-        let unusable =
-            |why: String| Error::Config(format!("--listen {listen}: {why}; give it as HOST:PORT"));
+        let unusable = |why: String| Error::Config(format!("--listen {listen}: {why}; give it as HOST:PORT"));
         let address = listen.to_socket_addrs().map_err(|error| unusable(error.to_string()))?.next();
         let address = address.ok_or_else(|| unusable("no such address".to_owned()))?;
         let exposed = !address.ip().to_canonical().is_loopback();

@@ -26,7 +26,7 @@ mod model;
 pub mod queue;
 pub mod record;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod tick;
 
 use std::{

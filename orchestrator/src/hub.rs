@@ -16,11 +16,11 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep},
 };
 
+use self::shared::Shared;
 pub use self::{
     handle::Hub,
     shared::{Notice, Push, SpaceGuard},
 };
-use self::shared::Shared;
 use crate::{
     core::{
         Limits, State,
@@ -155,11 +155,7 @@ impl HubTask {
     }
 
     /// The answer to a submit that needs no step: its key was used before, or the disk is full.
-    fn refused_or_known(
-        &self,
-        input: &Input,
-        known: &[(String, BuildId)],
-    ) -> Option<Result<Reply, Error>> {
+    fn refused_or_known(&self, input: &Input, known: &[(String, BuildId)]) -> Option<Result<Reply, Error>> {
         let Input::Submit(Submit { key, .. }) = input else { return None };
         if let Some((_, build)) = known.iter().find(|(used, _)| used == key) {
             return Some(Ok(Reply::Submitted(*build)));
@@ -196,10 +192,7 @@ impl HubTask {
     }
 
     /// The keys of this batch's submits that were used before.
-    async fn known_keys(
-        &self,
-        batch: &[Message],
-    ) -> Result<Vec<(String, BuildId)>, Error> {
+    async fn known_keys(&self, batch: &[Message]) -> Result<Vec<(String, BuildId)>, Error> {
         let keys: Vec<String> = batch
             .iter()
             .filter_map(|message| match &message.input {

@@ -154,7 +154,8 @@ fn lock_folder(data: &Path) -> Result<File, Error> {
     };
     fs::DirBuilder::new().recursive(true).mode(0o700).create(data).map_err(unusable(data))?;
     let path = data.join("lock");
-    let file = File::options().write(true).create(true).truncate(false).open(&path).map_err(unusable(&path))?;
+    let file =
+        File::options().write(true).create(true).truncate(false).open(&path).map_err(unusable(&path))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(fs::TryLockError::WouldBlock) => Err(store::Error::InUse(data.to_owned()).into()),

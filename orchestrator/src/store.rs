@@ -37,8 +37,12 @@ pub trait Store: Send + Sync + 'static {
     /// Builds without their jobs, newest first.
     fn list(&self, filter: Filter) -> BoxFuture<'_, Result<Vec<Build>, Error>>;
     /// The next events of a build, in order.
-    fn events(&self, number: BuildId, after: u64, limit: u32)
-    -> BoxFuture<'_, Result<Vec<BuildEvent>, Error>>;
+    fn events(
+        &self,
+        number: BuildId,
+        after: u64,
+        limit: u32,
+    ) -> BoxFuture<'_, Result<Vec<BuildEvent>, Error>>;
     /// An attempt that was accepted.
     fn attempt(&self, id: AttemptId) -> BoxFuture<'_, Result<Option<StoredAttempt>, Error>>;
     /// How a stage of an attempt stands: its progress, the length of its log, what is missing.

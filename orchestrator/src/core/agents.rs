@@ -218,9 +218,6 @@ impl State {
 
     /// The agent, if this is its connection.
     pub(super) fn connected(&mut self, id: &AgentId, session: SessionId) -> Result<&mut Agent, Refusal> {
-        self.agents
-            .get_mut(id)
-            .filter(|agent| agent.session() == Some(session))
-            .ok_or(Refusal::Replaced)
+        self.agents.get_mut(id).filter(|agent| agent.session() == Some(session)).ok_or(Refusal::Replaced)
     }
 }

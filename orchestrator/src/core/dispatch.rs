@@ -88,8 +88,7 @@ impl State {
         self.queue.remove(&entry);
         self.attempts.insert(id, job_id);
         self.offers.insert(id, now + limits.offer);
-        let offer =
-            Offer { attempt: id, job: job_id, spec, valid_for: limits.offer, lease: limits.lease };
+        let offer = Offer { attempt: id, job: job_id, spec, valid_for: limits.offer, lease: limits.lease };
         out.signals.push(Signal::Offer(session, Box::new(offer)));
     }
 }

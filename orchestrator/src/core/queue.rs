@@ -74,12 +74,7 @@ impl Queue {
         if !lane.waiting.contains_key(&entry.repository) {
             lane.turns.push_back(entry.repository.clone());
         }
-        lane.waiting
-            .entry(entry.repository)
-            .or_default()
-            .entry(entry.labels)
-            .or_default()
-            .insert(entry.job);
+        lane.waiting.entry(entry.repository).or_default().entry(entry.labels).or_default().insert(entry.job);
         self.by_age.insert((entry.since, entry.job));
     }
 

@@ -5,10 +5,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use buildr_proto::{
-    AgentId, AttemptId, BuildId,
-    build::BuildState,
-};
+use buildr_proto::{AgentId, AttemptId, BuildId, build::BuildState};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::{

@@ -83,12 +83,7 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn new(space: SpaceGuard) -> Self {
-        Self {
-            space,
-            sessions: Mutex::default(),
-            watchers: Mutex::default(),
-            current: RwLock::default(),
-        }
+        Self { space, sessions: Mutex::default(), watchers: Mutex::default(), current: RwLock::default() }
     }
 
     /// Begins anew with a loaded state: every session has to come again.

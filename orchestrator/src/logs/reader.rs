@@ -47,8 +47,7 @@ impl LogReader {
     }
 
     fn outcome<T>(&self, read: Result<io::Result<T>, tokio::task::JoinError>) -> Result<T, Error> {
-        read.map_err(|_| Error::Stopped)?
-            .map_err(|source| Error::Io { path: self.path.clone(), source })
+        read.map_err(|_| Error::Stopped)?.map_err(|source| Error::Io { path: self.path.clone(), source })
     }
 }
 

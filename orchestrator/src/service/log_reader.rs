@@ -2,11 +2,7 @@
 //! same path as a live one.
 
 use buildr_manifest::StageName;
-use buildr_proto::{
-    AttemptId, BuildId, MAX_CHUNK,
-    build::StageProgress,
-    pb::ReadLogResponse,
-};
+use buildr_proto::{AttemptId, BuildId, MAX_CHUNK, build::StageProgress, pb::ReadLogResponse};
 use bytes::Bytes;
 use tokio::sync::{broadcast, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
@@ -129,10 +125,7 @@ async fn is_finished(context: &Context, build: BuildId) -> Result<bool, Status> 
 }
 
 /// The durable length of a log that is being written.
-async fn subscribe(
-    context: &Context,
-    key: &LogKey,
-) -> Result<tokio::sync::watch::Receiver<u64>, Status> {
+async fn subscribe(context: &Context, key: &LogKey) -> Result<tokio::sync::watch::Receiver<u64>, Status> {
     let nothing = Chunk { key: key.clone(), offset: 0, data: Bytes::new(), times: Vec::new() };
     Ok(context.logs.append(nothing).await.map_err(Error::from)?.durable)
 }

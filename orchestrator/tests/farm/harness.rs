@@ -203,7 +203,10 @@ impl Agent {
         self.to.send(message(agent_message::Message::Decline(decline))).await.unwrap();
     }
 
-    pub(crate) async fn accept(&mut self, attempt: &str) -> Result<pb::accept_attempt_response::Decision, Status> {
+    pub(crate) async fn accept(
+        &mut self,
+        attempt: &str,
+    ) -> Result<pb::accept_attempt_response::Decision, Status> {
         let instance = self.instance.to_string();
         let request = pb::AcceptAttemptRequest { attempt: attempt.to_owned(), instance };
         Ok(self.client.accept_attempt(request).await?.into_inner().decision())
@@ -323,9 +326,7 @@ pub(crate) fn end(log_bytes: u64) -> Vec<Kind> {
             usage: None,
         }),
         Kind::JobFinished(event::JobFinished {
-            outcome: Some(pb::Outcome {
-                outcome: Some(outcome::Outcome::Passed(outcome::Plain {})),
-            }),
+            outcome: Some(pb::Outcome { outcome: Some(outcome::Outcome::Passed(outcome::Plain {})) }),
             duration: Some(prost_types::Duration { seconds: 1, nanos: 0 }),
             containers_removed: 1,
         }),
@@ -398,7 +399,10 @@ pub(crate) async fn watch_for(
     }
 }
 
-pub(crate) async fn read_log(client: &mut Client, request: pb::ReadLogRequest) -> (Vec<u8>, pb::ReadLogResponse) {
+pub(crate) async fn read_log(
+    client: &mut Client,
+    request: pb::ReadLogRequest,
+) -> (Vec<u8>, pb::ReadLogResponse) {
     let mut stream = client.read_log(request).await.unwrap().into_inner();
     let mut bytes = Vec::new();
     let mut last = None;

@@ -304,5 +304,6 @@ where
     T::Err: std::fmt::Display,
 {
     let text: Option<String> = row.try_get(column)?;
-    text.map(|text| text.parse().map_err(|error: T::Err| Error::Row(format!("{column}: {error}")))).transpose()
+    text.map(|text| text.parse().map_err(|error: T::Err| Error::Row(format!("{column}: {error}"))))
+        .transpose()
 }
