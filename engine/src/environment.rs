@@ -107,3 +107,26 @@ fn owned((name, value): (&str, &str)) -> (String, String) {
 fn variable(name: &VarName, value: &str) -> (String, String) {
     (name.to_string(), value.to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_configured_for_git_before_is_kept() {
+        let mut environment = BTreeMap::from([
+            ("GIT_CONFIG_COUNT".to_owned(), "1".to_owned()),
+            ("GIT_CONFIG_KEY_0".to_owned(), "user.name".to_owned()),
+        ]);
+        trust_workspace(&mut environment);
+        assert_eq!(environment["GIT_CONFIG_COUNT"], "2");
+        assert_eq!(environment["GIT_CONFIG_KEY_0"], "user.name");
+        assert_eq!(environment["GIT_CONFIG_KEY_1"], "safe.directory");
+        assert_eq!(environment["GIT_CONFIG_VALUE_1"], "*");
+    }
+
+    #[test]
+    fn a_compose_project_has_no_capitals() {
+        assert_eq!(compose_project("01JABC-x_1"), "buildr-01jabc-x_1");
+    }
+}

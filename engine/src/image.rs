@@ -296,7 +296,7 @@ mod tests {
         let message = |id: &str, status: &str, current, total| CreateImageInfo {
             id: Some(id.to_owned()),
             status: Some(status.to_owned()),
-            progress_detail: Some(ProgressDetail { current, total, ..ProgressDetail::default() }),
+            progress_detail: Some(ProgressDetail { current, total }),
             ..CreateImageInfo::default()
         };
         let mut progress = Progress::default();

@@ -206,11 +206,13 @@ impl Told {
     }
 
     pub(crate) fn warnings(&self) -> Vec<&str> {
-        let text = |event| match event {
-            &EventKind::Warning { ref message } => Some(message.as_str()),
-            _ => None,
-        };
-        self.events.iter().filter_map(text).collect()
+        let mut warnings = Vec::new();
+        for event in &self.events {
+            if let EventKind::Warning { message } = event {
+                warnings.push(message.as_str());
+            }
+        }
+        warnings
     }
 }
 
