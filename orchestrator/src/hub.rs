@@ -115,7 +115,7 @@ impl HubTask {
             if ticked {
                 self.shared.housekeeping();
             }
-            self.turn(batch.drain(..).collect(), ticked).await;
+            self.turn(std::mem::take(&mut batch), ticked).await;
         }
     }
 

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use buildr_proto::{
     AgentId, AttemptId, BuildId, InstanceId,
-    build::{Build, BuildEvent, BuildState, StageProgress},
+    build::{Build, BuildEvent, BuildState, Stage},
 };
 use futures_util::future::BoxFuture;
 
@@ -45,12 +45,8 @@ pub trait Store: Send + Sync + 'static {
     ) -> BoxFuture<'_, Result<Vec<BuildEvent>, Error>>;
     /// An attempt that was accepted.
     fn attempt(&self, id: AttemptId) -> BoxFuture<'_, Result<Option<StoredAttempt>, Error>>;
-    /// How a stage of an attempt stands: its progress, the length of its log, what is missing.
-    fn stage(
-        &self,
-        attempt: AttemptId,
-        name: String,
-    ) -> BoxFuture<'_, Result<Option<(StageProgress, u64, u64)>, Error>>;
+    /// How a stage of an attempt stands.
+    fn stage(&self, attempt: AttemptId, name: String) -> BoxFuture<'_, Result<Option<Stage>, Error>>;
     /// Ends the store; every commit that was answered is durable before.
     fn close(&self) -> BoxFuture<'_, ()>;
 }

@@ -60,7 +60,7 @@ impl SpaceGuard {
     }
 
     fn measure(&self) {
-        let free = rustix::fs::statvfs(&self.folder).map(|disk| disk.f_bavail * disk.f_frsize >> 20);
+        let free = rustix::fs::statvfs(&self.folder).map(|disk| (disk.f_bavail * disk.f_frsize) >> 20);
         let low = free.is_ok_and(|free| free < self.least);
         if low != self.low.swap(low, Ordering::Relaxed) {
             tracing::warn!(low, least_mib = self.least, "free space for the data folder has changed");

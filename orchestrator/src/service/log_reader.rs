@@ -2,7 +2,11 @@
 //! same path as a live one.
 
 use buildr_manifest::StageName;
-use buildr_proto::{AttemptId, BuildId, MAX_CHUNK, build::StageProgress, pb::ReadLogResponse};
+use buildr_proto::{
+    AttemptId, BuildId, MAX_CHUNK,
+    build::{Stage, StageProgress},
+    pb::ReadLogResponse,
+};
 use bytes::Bytes;
 use tokio::sync::{broadcast, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
@@ -152,8 +156,10 @@ async fn has_ended(context: &Context, key: &LogKey) -> Result<Option<Ended>, Sta
     let over = !context.hub.is_current(key.attempt);
     let stage = context.hub.store().stage(key.attempt, key.stage.to_string()).await.map_err(Error::from)?;
     Ok(match stage {
-        _ if over => Some(Ended::Attempt { missing: stage.map_or(0, |(_, _, missing)| missing) }),
-        Some((StageProgress::Finished(_), length, _)) => Some(Ended::Stage { length }),
+        _ if over => Some(Ended::Attempt { missing: stage.map_or(0, |stage| stage.log_missing) }),
+        Some(Stage { progress: StageProgress::Finished(_), log_bytes, .. }) => {
+            Some(Ended::Stage { length: log_bytes })
+        }
         _ => None,
     })
 }

@@ -10,7 +10,7 @@ use std::{path::Path, path::PathBuf, time::Duration};
 
 use buildr_proto::{
     AttemptId, BuildId,
-    build::{Build, BuildEvent, StageProgress},
+    build::{Build, BuildEvent, Stage},
 };
 use futures_util::future::{BoxFuture, FutureExt};
 use sqlx::{
@@ -159,11 +159,7 @@ impl Store for SqliteStore {
         async move { read::attempt(&self.readers, id).await.map_err(|error| error.named(&self.path)) }.boxed()
     }
 
-    fn stage(
-        &self,
-        attempt: AttemptId,
-        name: String,
-    ) -> BoxFuture<'_, Result<Option<(StageProgress, u64, u64)>, Error>> {
+    fn stage(&self, attempt: AttemptId, name: String) -> BoxFuture<'_, Result<Option<Stage>, Error>> {
         async move {
             read::stage(&self.readers, attempt, &name).await.map_err(|error| error.named(&self.path))
         }

@@ -4,7 +4,7 @@ use std::{collections::HashMap, str::FromStr};
 
 use buildr_proto::{
     AttemptId, BuildId,
-    build::{Attempt, Build, BuildEvent, BuildState, Job, Stage, StageProgress},
+    build::{Attempt, Build, BuildEvent, BuildState, Job, Stage},
 };
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
@@ -254,16 +254,11 @@ pub(super) async fn attempt(pool: &SqlitePool, id: AttemptId) -> Result<Option<S
 }
 
 /// How a stage stands.
-pub(super) async fn stage(
-    pool: &SqlitePool,
-    attempt: AttemptId,
-    name: &str,
-) -> Result<Option<(StageProgress, u64, u64)>, Error> {
+pub(super) async fn stage(pool: &SqlitePool, attempt: AttemptId, name: &str) -> Result<Option<Stage>, Error> {
     let sql = "SELECT stage FROM stages WHERE attempt = $1 AND name = $2";
     let row = sqlx::query(sql).bind(attempt.to_string()).bind(name).fetch_optional(pool).await?;
     let Some(row) = row else { return Ok(None) };
-    let stage: Stage = json(&row, "stage")?;
-    Ok(Some((stage.progress, stage.log_bytes, stage.log_missing)))
+    json(&row, "stage").map(Some)
 }
 
 fn signed(number: u64) -> i64 {
