@@ -14,7 +14,8 @@ CREATE TABLE builds (
     events       INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX builds_of_repository ON builds (repository, number);
-CREATE INDEX builds_unfinished ON builds (state, number) WHERE state <> 'finished';
+CREATE INDEX builds_unfinished ON builds (number) WHERE state <> 'finished';
+CREATE INDEX builds_of_state ON builds (state, number);
 
 CREATE TABLE idempotency (
     key   TEXT PRIMARY KEY,

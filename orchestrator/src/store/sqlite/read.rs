@@ -23,23 +23,25 @@ const BUILD_COLUMNS: &str = "SELECT number, spec, submitted_by, submitted_at, st
 const ACTIVE: &str = "
     SELECT number, spec, submitted_by, submitted_at, standing, started_at, finished_at, commit_id,
            cancel, planned, events, key
-    FROM builds JOIN idempotency ON idempotency.build = builds.number
+    FROM builds INDEXED BY builds_unfinished CROSS JOIN idempotency ON idempotency.build = builds.number
     WHERE builds.state <> 'finished' ORDER BY number";
 
 const ACTIVE_JOBS: &str = "
     SELECT jobs.build, idx, jobs.standing, labels, losses, queued_at, jobs.attempt
-    FROM builds JOIN jobs ON jobs.build = builds.number
+    FROM builds INDEXED BY builds_unfinished CROSS JOIN jobs ON jobs.build = builds.number
     WHERE builds.state <> 'finished' ORDER BY jobs.build, idx";
 
 const ACTIVE_ATTEMPTS: &str = "
     SELECT attempts.id, agent, agent_name, instance, attempts.state, attempts.events, outcome, accepted_at
-    FROM builds JOIN jobs ON jobs.build = builds.number JOIN attempts ON attempts.id = jobs.attempt
+    FROM builds INDEXED BY builds_unfinished CROSS JOIN jobs ON jobs.build = builds.number
+         CROSS JOIN attempts ON attempts.id = jobs.attempt
     WHERE builds.state <> 'finished' AND attempts.state IN ('accepted', 'running')";
 
 const ACTIVE_STAGES: &str = "
     SELECT stages.attempt, position, stage, command
-    FROM builds JOIN jobs ON jobs.build = builds.number JOIN attempts ON attempts.id = jobs.attempt
-         JOIN stages ON stages.attempt = attempts.id
+    FROM builds INDEXED BY builds_unfinished CROSS JOIN jobs ON jobs.build = builds.number
+         CROSS JOIN attempts ON attempts.id = jobs.attempt
+         CROSS JOIN stages ON stages.attempt = attempts.id
     WHERE builds.state <> 'finished' AND attempts.state IN ('accepted', 'running')
     ORDER BY stages.attempt, position";
 
@@ -51,13 +53,6 @@ const JOBS: &str = "
 const STAGES: &str = "
     SELECT jobs.idx, stage FROM jobs JOIN stages ON stages.attempt = jobs.attempt
     WHERE jobs.build = $1 ORDER BY jobs.idx, position";
-
-const LIST: &str = "
-    SELECT number, spec, submitted_by, submitted_at, standing, started_at, finished_at, commit_id, cancel,
-           planned, events
-    FROM builds
-    WHERE number < $1 AND ($2 IS NULL OR repository = $2) AND ($3 IS NULL OR state = $3)
-    ORDER BY number DESC LIMIT $4";
 
 /// Everything that is not finished.
 pub(super) async fn load(pool: &SqlitePool) -> Result<Loaded, Error> {
@@ -207,7 +202,16 @@ fn stored_job(row: &SqliteRow) -> Result<Job, Error> {
 pub(super) async fn list(pool: &SqlitePool, filter: Filter) -> Result<Vec<Build>, Error> {
     let Filter { limit, before, repository, state } = filter;
     let before = before.map_or(i64::MAX, |number| signed(number.get()));
-    let rows = sqlx::query(LIST)
+    // Only the conditions that are asked for, so that each list has an index to walk down.
+    let mut sql = format!("{BUILD_COLUMNS} WHERE number < $1");
+    if repository.is_some() {
+        sql.push_str(" AND repository = $2");
+    }
+    if state.is_some() {
+        sql.push_str(" AND state = $3");
+    }
+    sql.push_str(" ORDER BY number DESC LIMIT $4");
+    let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
         .bind(before)
         .bind(repository)
         .bind(state)
