@@ -3,6 +3,7 @@
 //! A diagnostic is self-contained: it carries the line that it speaks of, so that it can be shown
 //! where the manifest itself is not at hand.
 
+mod code;
 mod render;
 mod report;
 
@@ -10,6 +11,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+pub use code::Code;
 pub(crate) use report::Report;
 
 /// How bad it is.
@@ -27,6 +29,8 @@ pub enum Severity {
 pub struct Diagnostic {
     /// How bad it is.
     pub severity: Severity,
+    /// What kind of problem it is.
+    pub code: Code,
     /// The file, as the caller named it.
     pub file: String,
     /// The line, from 1.

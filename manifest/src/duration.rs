@@ -1,4 +1,4 @@
-//! Lengths of time as a manifest writes them: `90s`, `10m`, `1h30m`.
+//! Lengths of time as a manifest writes them: `90s`, `10m`, `1h30m`, `30d`.
 
 use std::time::Duration;
 
@@ -18,12 +18,12 @@ pub(crate) enum InvalidDuration {
 /// The longest that can be written.
 const MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// Reads hours, minutes and seconds, each at most once and in this order.
+/// Reads days, hours, minutes and seconds, each at most once and in this order.
 pub(crate) fn parse(text: &str) -> Result<Duration, InvalidDuration> {
     if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
         return Err(InvalidDuration::NoUnit);
     }
-    let mut units = [('h', 3600), ('m', 60), ('s', 1)].into_iter();
+    let mut units = [('d', 86_400), ('h', 3600), ('m', 60), ('s', 1)].into_iter();
     let (mut rest, mut total) = (text, 0_u64);
     while !rest.is_empty() {
         let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
@@ -62,9 +62,15 @@ mod tests {
 
     #[test]
     fn hours_minutes_and_seconds_add_up() {
-        for (text, seconds) in
-            [("90s", 90), ("10m", 600), ("1h30m", 5400), ("2h", 7200), ("1h1m1s", 3661), ("1h5s", 3605)]
-        {
+        for (text, seconds) in [
+            ("90s", 90),
+            ("10m", 600),
+            ("1h30m", 5400),
+            ("2h", 7200),
+            ("1h1m1s", 3661),
+            ("1h5s", 3605),
+            ("30d", 2_592_000),
+        ] {
             assert_eq!(parse(text), Ok(Duration::from_secs(seconds)), "{text}");
         }
     }
@@ -82,7 +88,6 @@ mod tests {
             ("1.5h", Malformed),
             ("10m1h", Malformed),
             ("1m1m", Malformed),
-            ("1d", Malformed),
             ("-1s", Malformed),
             ("10min", Malformed),
             ("9000h", TooLong),

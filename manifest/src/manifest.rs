@@ -1,77 +1,75 @@
 //! A manifest that was checked: what it says, whatever machine and event it will run for.
 
-use std::time::Duration;
+mod environment;
+mod matrix;
+mod settings;
+mod stage;
+mod triggers;
+
+use std::{sync::Arc, time::Duration};
 
 use crate::{
-    StageName, VarName, check,
+    Order, Template, check,
     diagnostic::{Diagnostic, Diagnostics, Report},
+    place::{Keys, Origin},
     source::Source,
     tree,
 };
 
+pub use environment::{Environment, Inherit, Variable};
+pub(crate) use matrix::agrees;
+pub use matrix::{Axis, Combination, MAX_JOBS, Matrix, Values};
+pub use settings::{
+    Cache, CancelOlder, CloneOptions, Concurrency, Fault, JobRetry, Keep, Resources, Service, Shell,
+};
+pub use stage::{AllowFailure, Artifacts, Failure, Reports, Stage, StageRetry};
+pub use triggers::{Cron, OnPullRequest, OnPush, OnTag, Triggers};
+
 /// The names under which a manifest is looked for in the project's root, the first found is taken.
 pub const FILE_NAMES: [&str; 3] = [".buildr.yml", ".buildr.yaml", ".buildr"];
 
-/// A valid manifest. Made by [`Manifest::parse`] alone.
+/// A valid manifest. Made by [`Manifest::parse`] alone. Two of them are equal where they say the
+/// same, wherever they say it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Manifest {
-    /// The image of the build container, as written.
-    pub image: String,
+    /// The image of the build container.
+    pub image: Template,
     /// The variables.
     pub environment: Environment,
     /// The limit on a whole job.
     pub timeout: Duration,
-    /// The stages in the order in which they run, `prepare` first. Never empty, no name twice.
-    pub stages: Vec<Stage>,
-}
-
-/// Where the variables of a build come from.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Environment {
-    /// What is taken over from the process that runs the build.
-    pub inherit: Inherit,
-    /// The variables in order; of one name the last wins.
-    pub vars: Vec<Variable>,
-}
-
-/// What is taken over from the environment of the process that runs the build.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Inherit {
-    /// Nothing.
-    #[default]
-    Nothing,
-    /// Everything but buildr's own variables and those of the host's shell.
-    Everything,
-}
-
-/// One entry of `vars`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Variable {
-    /// `NAME=VALUE`: the value is literal.
-    Set {
-        /// Its name.
-        name: VarName,
-        /// Its value.
-        value: String,
-    },
-    /// `NAME`: the value is that of the process that runs the build.
-    PassedOn {
-        /// Its name.
-        name: VarName,
-    },
-}
-
-/// One stage.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Stage {
-    /// Its name.
-    pub name: StageName,
-    /// The entries of its script. Never empty.
-    pub script: Vec<String>,
+    /// What reads the scripts.
+    pub shell: Shell,
+    /// How the project is brought here.
+    pub clone: CloneOptions,
+    /// Labels that an agent must have, and their values.
+    pub agent: Vec<(String, Template)>,
+    /// The jobs, where there are several.
+    pub matrix: Option<Matrix>,
+    /// Containers that run beside the build's.
+    pub services: Vec<Service>,
+    /// Files that one build leaves for the next.
+    pub cache: Vec<Cache>,
+    /// The events that start a build; none: all.
+    pub on: Option<Triggers>,
+    /// Which builds don't run at the same time.
+    pub concurrency: Option<Concurrency>,
+    /// How often a job is tried again.
+    pub retry: Option<JobRetry>,
+    /// A stage that fails ends those that run beside it.
+    pub fail_fast: bool,
+    /// False: no Docker socket in the containers.
+    pub docker: bool,
+    /// What the build container may use.
+    pub resources: Resources,
+    /// The stages in the order in which they are listed, `prepare` first. Never empty, no name twice.
+    pub stages: Vec<Arc<Stage>>,
+    /// Which stage waits for which.
+    pub order: Order,
+    /// Which keys it has, and where.
+    pub keys: Keys,
+    pub(crate) origin: Origin,
 }
 
 impl Manifest {
@@ -98,15 +96,6 @@ impl Manifest {
         match manifest {
             Some(manifest) if !failed => Ok((manifest, problems.items)),
             _ => Err(problems),
-        }
-    }
-}
-
-impl Variable {
-    /// The variable's name.
-    pub fn name(&self) -> &VarName {
-        match self {
-            Self::Set { name, .. } | Self::PassedOn { name } => name,
         }
     }
 }

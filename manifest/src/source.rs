@@ -3,7 +3,7 @@
 //! Owns the checks that come before YAML (size, encoding, control characters) and the arithmetic
 //! from byte offsets to lines and columns. Knows nothing of YAML.
 
-use crate::diagnostic::{Diagnostic, Severity};
+use crate::diagnostic::{Code, Diagnostic, Severity};
 
 /// The largest manifest that is read.
 const MAX_BYTES: usize = 1024 * 1024;
@@ -33,7 +33,12 @@ impl<'a> Source<'a> {
     pub(crate) fn new(bytes: &'a [u8], file: &'a str) -> Result<Self, Box<Diagnostic>> {
         if bytes.len() > MAX_BYTES {
             let message = format!("the manifest is larger than 1 MiB ({} bytes)", bytes.len());
-            return Err(Box::new(Self::index(file, "").at(Severity::Error, Span::default(), message)));
+            return Err(Box::new(Self::index(file, "").at(
+                Severity::Error,
+                Code::TooLarge,
+                Span::default(),
+                message,
+            )));
         }
         let (text, broken) = match std::str::from_utf8(bytes) {
             Ok(text) => (text, None),
@@ -53,9 +58,19 @@ impl<'a> Source<'a> {
                 let message = format!("the control character U+{:04X} can't stand in a manifest", c as u32);
                 let span = Span { start, end: start + c.len_utf8() };
                 let hint = "remove it; in a double-quoted text it can be written as an escape";
-                Err(Box::new(source.at(Severity::Error, span, message).hint(hint)))
+                Err(Box::new(source.at(Severity::Error, Code::BadText, span, message).hint(hint)))
             }
         }
+    }
+
+    /// A text that was checked before.
+    pub(crate) fn again(text: &'a str, file: &'a str) -> Self {
+        Self::index(file, text)
+    }
+
+    /// The file's name, as the caller gave it.
+    pub(crate) fn file(&self) -> &'a str {
+        self.file
     }
 
     /// The text, without a byte order mark.
@@ -88,12 +103,19 @@ impl<'a> Source<'a> {
     }
 
     /// A diagnostic for a place in the text. What spans several lines is marked in its first.
-    pub(crate) fn at(&self, severity: Severity, span: Span, message: impl Into<String>) -> Diagnostic {
+    pub(crate) fn at(
+        &self,
+        severity: Severity,
+        code: Code,
+        span: Span,
+        message: impl Into<String>,
+    ) -> Diagnostic {
         let (line_start, line) = self.line(span.start);
         let from = floor_char_boundary(line, span.start.saturating_sub(line_start));
         let to = floor_char_boundary(line, span.end.saturating_sub(line_start)).max(from);
         Diagnostic {
             severity,
+            code,
             file: self.file.to_owned(),
             line: self.line_number(span.start),
             column: line[..from].chars().count() + 1,
@@ -123,7 +145,13 @@ impl<'a> Source<'a> {
         } else {
             "save the file as UTF-8"
         };
-        self.at(Severity::Error, Span { start: end, end }, "the manifest is not valid UTF-8 here").hint(hint)
+        self.at(
+            Severity::Error,
+            Code::BadText,
+            Span { start: end, end },
+            "the manifest is not valid UTF-8 here",
+        )
+        .hint(hint)
     }
 }
 

@@ -1,11 +1,12 @@
 //! The `script` of a stage.
 
-use super::value;
+use super::{script_doubts, value};
 use crate::{
+    Code,
     diagnostic::{Diagnostic, Report, quoted},
     source::Span,
     tree::{Entry, Key, Node, Text, Value, quoting_hint},
-    vocabulary::Place,
+    vocabulary::Scope,
 };
 
 /// The entries of a script. None only where an error was reported.
@@ -21,13 +22,19 @@ pub(super) fn check(node: &Node, stage: &Key, report: &mut Report<'_>) -> Option
         Value::Null | Value::Text(_) => Some(Vec::new()),
         Value::Mapping(_) => {
             let message = "`script` must be a list of commands, and this is a mapping";
-            report.push(report.error(node.span, message).hint("one line for each command: `- make`"));
+            report.push(
+                report.error(Code::WrongType, node.span, message).hint("one line for each command: `- make`"),
+            );
             return None;
         }
     };
     if script.as_ref().is_some_and(Vec::is_empty) {
         let span = if node.span.start == node.span.end { stage.span } else { node.span };
-        let problem = report.error(span, format!("the script of the stage {} is empty", quoted(&stage.text)));
+        let problem = report.error(
+            Code::EmptyScript,
+            span,
+            format!("the script of the stage {} is empty", quoted(&stage.text)),
+        );
         report.push(problem.hint("add a command, or remove the stage"));
         return None;
     }
@@ -38,9 +45,9 @@ fn entry(node: &Node, report: &mut Report<'_>) -> Option<String> {
     let problem = match &node.value {
         Value::Invalid => return None,
         Value::Text(text) => return command(text, node.span, report),
-        Value::Null => {
-            report.error(node.span, "this entry of the script is empty").hint("add a command, or remove it")
-        }
+        Value::Null => report
+            .error(Code::EmptyScript, node.span, "this entry of the script is empty")
+            .hint("add a command, or remove it"),
         Value::List(_) => list(node, report),
         Value::Mapping(entries) => mapping(node, entries, report),
     };
@@ -51,21 +58,28 @@ fn entry(node: &Node, report: &mut Report<'_>) -> Option<String> {
 fn command(text: &Text, span: Span, report: &mut Report<'_>) -> Option<String> {
     if text.text.trim().is_empty() {
         report.push(
-            report.error(span, "this entry of the script is empty").hint("add a command, or remove it"),
+            report
+                .error(Code::EmptyScript, span, "this entry of the script is empty")
+                .hint("add a command, or remove it"),
         );
         return None;
     }
     if text.text.contains('\0') {
-        report.push(report.error(span, "no command can have a NUL character in it"));
+        report.push(report.error(Code::BadText, span, "no command can have a NUL character in it"));
         return None;
     }
     value::warn_of_cut(text, span, report);
+    script_doubts::check(text, span, report);
     Some(text.text.clone())
 }
 
 /// `- [ -f x ]`, or a list inside of the list.
 fn list(node: &Node, report: &Report<'_>) -> Diagnostic {
-    let problem = report.error(node.span, "an entry of a script must be text, and to YAML this is a list");
+    let problem = report.error(
+        Code::WrongType,
+        node.span,
+        "an entry of a script must be text, and to YAML this is a list",
+    );
     if report.source().slice(node.span).starts_with('[') {
         problem.hint(quoting_hint(report.source(), node.span.start))
     } else {
@@ -75,12 +89,16 @@ fn list(node: &Node, report: &Report<'_>) -> Diagnostic {
 
 /// `- echo a: b`, or a step of another system.
 fn mapping(node: &Node, entries: &[Entry], report: &Report<'_>) -> Diagnostic {
-    let problem = report.error(node.span, "an entry of a script must be text, and to YAML this is a mapping");
+    let problem = report.error(
+        Code::WrongType,
+        node.span,
+        "an entry of a script must be text, and to YAML this is a mapping",
+    );
     let Some(first) = entries.first() else {
         return problem.hint("quote the command: `- '...'`");
     };
     let key = first.key.text.as_str();
-    if matches!(key, "name" | "uses" | "sh" | "bash") || Place::Stage.foreign(key) == Some("script") {
+    if matches!(key, "name" | "uses" | "sh" | "bash") || Scope::Stage.foreign(key) == Some("script") {
         return problem.hint("a step is the command itself: `- make`");
     }
     if entries.len() == 1 && first.value.as_mapping().is_none() {

@@ -1,16 +1,18 @@
 //! The list `stages`, and the definitions that belong to it.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
-use super::{script, top::Top};
+use super::{stage, template::Names, top::Top};
 use crate::{
-    StageName,
-    diagnostic::{Diagnostic, Report, Severity, quoted},
-    manifest::Stage,
+    Code, Stage, StageName,
+    diagnostic::{Report, Severity, quoted},
     source::Span,
-    tree::{Entry, Node, Value},
-    vocabulary::{NEVER_STAGES, Place, nearest},
+    tree::{Node, Value},
+    vocabulary::{NEVER_STAGES, nearest},
 };
+
+/// How many stages a manifest may have.
+const MAX_STAGES: usize = 1000;
 
 /// What the manifest says under `stages`.
 #[derive(Default)]
@@ -46,7 +48,9 @@ pub(super) fn listed(node: Option<&Node>, report: &mut Report<'_>) -> Listed {
         Some((node, _)) => {
             listed.broken = true;
             let message = format!("`stages` must be a list of names, and this is {}", node.kind());
-            report.push(report.error(node.span, message).hint("one line for each stage: `- build`"));
+            report.push(
+                report.error(Code::WrongType, node.span, message).hint("one line for each stage: `- build`"),
+            );
         }
     }
     listed
@@ -69,21 +73,25 @@ impl Listed {
             Value::Invalid => return None,
             _ => {
                 let message = format!("`stages` lists the names of stages, and this is {}", node.kind());
-                let problem = report.error(node.span, message);
+                let problem = report.error(Code::WrongType, node.span, message);
                 report.push(problem.hint("a stage itself is a key at the top of the manifest"));
                 return None;
             }
         };
         let problem = if NEVER_STAGES.contains(&text) {
-            report.error(node.span, format!("`{text}` can't be the name of a stage"))
+            report.error(Code::BadName, node.span, format!("`{text}` can't be the name of a stage"))
         } else if let Some(first) = self.index.get(text) {
             let line = report.source().line_number(self.order[*first].1.start);
-            let problem = report.error(node.span, format!("the stage {} is listed twice", quoted(text)));
+            let problem = report.error(
+                Code::DuplicateName,
+                node.span,
+                format!("the stage {} is listed twice", quoted(text)),
+            );
             problem.hint(format!("it stands in line {line} already, and a stage runs once"))
         } else {
             match StageName::new(text) {
                 Ok(name) => return Some(name),
-                Err(_) => report.error(node.span, format!("{} can't be the name of a stage", quoted(text))).hint(
+                Err(_) => report.error(Code::BadName, node.span, format!("{} can't be the name of a stage", quoted(text))).hint(
                     "a name has 1 to 100 characters, no `/`, no control characters, no white space at either end",
                 ),
             }
@@ -98,25 +106,30 @@ pub(super) fn check(
     root: &Node,
     top: &Top<'_>,
     listed: &Listed,
+    names: &Names,
     report: &mut Report<'_>,
-) -> Option<Vec<Stage>> {
-    report_unlisted(top, listed, report);
+) -> Option<Vec<Arc<Stage>>> {
+    report_unlisted(top, listed, names, report);
+    if listed.order.len() > MAX_STAGES {
+        let message = format!("the manifest lists more than {MAX_STAGES} stages");
+        report.push(report.error(Code::TooLarge, root.key_span("stages"), message));
+        return None;
+    }
     let mut defined = HashMap::new();
     for entry in &top.stages {
-        if let (Ok(name), script) = (StageName::new(entry.key.text.as_str()), definition(entry, report)) {
-            defined.insert(entry.key.text.as_str(), script.map(|script| Stage { name, script }));
-        }
+        defined.insert(entry.key.text.as_str(), stage::check(entry, names, report).map(Arc::new));
     }
     report_undefined(top, listed, &defined, report);
     if defined.is_empty() && has_none(top, listed) {
-        let problem = report.error(root.key_span("stages"), "the manifest has no stage to run");
+        let problem =
+            report.error(Code::NoStages, root.key_span("stages"), "the manifest has no stage to run");
         report.push(problem.hint("list a stage in `stages` and give it a `script`, or add `prepare`"));
         return None;
     }
     let first = defined.remove(StageName::PREPARE);
     let rest =
         listed.names().filter(|name| *name != StageName::PREPARE).map(|name| defined.remove(name).flatten());
-    let rest: Vec<Option<Stage>> = rest.collect();
+    let rest: Vec<Option<Arc<Stage>>> = rest.collect();
     first.into_iter().chain(rest).collect::<Option<Vec<_>>>().filter(|stages| !stages.is_empty())
 }
 
@@ -126,7 +139,7 @@ fn has_none(top: &Top<'_>, listed: &Listed) -> bool {
     listed.order.is_empty() && !is_told
 }
 
-fn report_unlisted(top: &Top<'_>, listed: &Listed, report: &mut Report<'_>) {
+fn report_unlisted(top: &Top<'_>, listed: &Listed, names: &Names, report: &mut Report<'_>) {
     if listed.broken && listed.order.is_empty() {
         return;
     }
@@ -134,16 +147,22 @@ fn report_unlisted(top: &Top<'_>, listed: &Listed, report: &mut Report<'_>) {
     for entry in &top.unlisted {
         let name = quoted(&entry.key.text);
         if listed.present {
-            let problem = report
-                .warning(entry.key.span, format!("the stage {name} never runs: `stages` does not list it"));
+            let problem = report.warning(
+                Code::UnlistedStage,
+                entry.key.span,
+                format!("the stage {name} never runs: `stages` does not list it"),
+            );
             let near = nearest(&entry.key.text, [StageName::PREPARE]).filter(|_| !has_prepare);
             let problem = problem.suggest(near);
             report.push(problem.hint("list it, or begin its name with `x-` if it is no stage"));
         } else if !top.is_meant("stages") {
-            let problem = report
-                .error(entry.key.span, format!("the stage {name} would never run: there is no `stages`"));
+            let problem = report.error(
+                Code::UnlistedStage,
+                entry.key.span,
+                format!("the stage {name} would never run: there is no `stages`"),
+            );
             report.push(problem.hint("add the key `stages` with the names of the stages in order"));
-            definition(entry, report);
+            stage::check(entry, names, report);
         }
     }
 }
@@ -151,69 +170,17 @@ fn report_unlisted(top: &Top<'_>, listed: &Listed, report: &mut Report<'_>) {
 fn report_undefined(
     top: &Top<'_>,
     listed: &Listed,
-    defined: &HashMap<&str, Option<Stage>>,
+    defined: &HashMap<&str, Option<Arc<Stage>>>,
     report: &mut Report<'_>,
 ) {
     for (name, span) in &listed.order {
         if !defined.contains_key(&**name) {
             let unlisted = top.unlisted.iter().map(|entry| entry.key.text.as_str());
             let near = if report.is_full(Severity::Error) { None } else { nearest(name, unlisted) };
-            let problem = report.error(*span, format!("no stage {} is defined", quoted(name)));
+            let problem =
+                report.error(Code::UnknownStage, *span, format!("no stage {} is defined", quoted(name)));
             let hint = near.is_none().then(|| format!("add the key {} with a `script`", quoted(name)));
             report.push(problem.suggest(near).maybe_hint(hint));
         }
     }
-}
-
-/// The script of a stage's definition. None only where an error was reported.
-fn definition(entry: &Entry, report: &mut Report<'_>) -> Option<Vec<String>> {
-    let name = quoted(&entry.key.text);
-    let Some(entries) = entry.value.as_mapping() else {
-        if matches!(entry.value.value, Value::Null) {
-            report.push(without_script(entry, report));
-        } else if !matches!(entry.value.value, Value::Invalid) {
-            let message = format!(
-                "the stage {name} must be a mapping with a `script`, and this is {}",
-                entry.value.kind()
-            );
-            let problem = report.error(entry.key.span, message);
-            report.push(problem.hint("its commands stand in a list under `script:`"));
-        }
-        return None;
-    };
-    let mut explained = false;
-    for part in entries.iter().filter(|part| part.key.text != "script") {
-        explained |= unknown_part(part, report);
-    }
-    match entry.value.get("script") {
-        Some(node) => script::check(node, &entry.key, report),
-        None => {
-            if !explained {
-                report.push(without_script(entry, report));
-            }
-            None
-        }
-    }
-}
-
-fn without_script(entry: &Entry, report: &Report<'_>) -> Diagnostic {
-    let message = format!("the stage {} has no `script`", quoted(&entry.key.text));
-    report.error(entry.key.span, message).hint("its commands stand in a list under `script:`")
-}
-
-/// Reports a key of a stage that means nothing. True where it seems to stand for `script`.
-fn unknown_part(part: &Entry, report: &mut Report<'_>) -> bool {
-    let key = part.key.text.as_str();
-    if Place::Stage.planned().contains(&key) {
-        let problem = report.error(part.key.span, format!("`{key}` in a stage is not supported yet"));
-        report.push(problem.hint("remove it: nothing in a manifest is ignored in silence"));
-        return false;
-    }
-    let foreign = Place::Stage.foreign(key);
-    let near = nearest(key, Place::Stage.known().iter().chain(Place::Stage.planned()).copied());
-    let near = near.filter(|_| foreign.is_none());
-    let message = format!("{} is not a key of {}", quoted(key), Place::Stage.name());
-    report
-        .push(report.error(part.key.span, message).suggest(near).maybe_hint(Place::Stage.foreign_hint(key)));
-    near == Some("script") || foreign == Some("script")
 }

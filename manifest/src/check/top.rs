@@ -2,22 +2,24 @@
 
 use std::collections::HashSet;
 
-use super::{stages::Listed, value};
+use super::{
+    stages::Listed,
+    template::{self, Names},
+};
 use crate::{
-    StageName,
+    Code, Keys, StageName, Template,
     diagnostic::{Report, Severity, quoted},
     tree::{Entry, Node, Value},
-    vocabulary::{Place, nearest},
+    vocabulary::{NEVER_STAGES, Scope, nearest},
 };
 
 /// The top-level keys, sorted by what they are.
 #[derive(Default)]
 pub(super) struct Top<'t> {
-    image: Option<&'t Node>,
-    /// The value of `environment`.
-    pub(super) environment: Option<&'t Node>,
-    /// The value of `timeout`, unless that is a stage.
-    pub(super) timeout: Option<&'t Node>,
+    /// The keys that are no stages, with their values.
+    settings: Vec<(&'static str, &'t Node)>,
+    /// The same keys, with their places.
+    pub(super) keys: Keys,
     /// The definitions of the listed stages, and of `prepare`, in the order of the text.
     pub(super) stages: Vec<&'t Entry>,
     /// Definitions of stages that are not listed.
@@ -33,20 +35,22 @@ impl<'t> Top<'t> {
         let defined: HashSet<&str> = entries.iter().map(|entry| entry.key.text.as_str()).collect();
         for entry in entries {
             let key = entry.key.text.as_str();
-            match key {
-                "image" => top.image = Some(&entry.value),
-                "environment" => top.environment = Some(&entry.value),
-                "stages" => {}
+            let known = Scope::Top.known().iter().find(|known| **known == key);
+            match known {
                 _ if listed.contains(key) => {
                     warn_of_shadowed_key(entry, report);
                     top.stages.push(entry);
                 }
-                StageName::PREPARE => top.stages.push(entry),
-                "timeout" => top.timeout = Some(&entry.value),
-                _ if key.starts_with("x-") || key.starts_with('.') => {}
-                _ if Place::Top.planned().contains(&key) => not_supported(entry, report),
-                _ if entry.value.get("script").is_some() => top.unlisted.push(entry),
-                _ => top.meant.extend(unknown(entry, &defined, listed, report)),
+                Some(&StageName::PREPARE) => top.stages.push(entry),
+                Some(known) => {
+                    hint_at_stage(entry, report);
+                    top.keys.note(known, entry.key.span);
+                    top.settings.push((known, &entry.value));
+                }
+                None if key.starts_with("x-") || key.starts_with('.') => {}
+                None if Scope::Top.reserved().contains(&key) => reserved(entry, report),
+                None if entry.value.get("script").is_some() => top.unlisted.push(entry),
+                None => top.meant.extend(unknown(entry, &defined, listed, report)),
             }
         }
         top
@@ -57,66 +61,62 @@ impl<'t> Top<'t> {
         self.meant.contains(key)
     }
 
+    /// The value of a key that is no stage.
+    pub(super) fn get(&self, key: &str) -> Option<&'t Node> {
+        self.settings.iter().find(|(known, _)| *known == key).map(|(_, node)| *node)
+    }
+
     /// The image of the build container.
-    pub(super) fn image(&self, root: &Node, report: &mut Report<'_>) -> Option<String> {
-        let Some(node) = self.image.filter(|node| !matches!(node.value, Value::Null)) else {
-            if self.is_meant("image") {
-                return None;
-            }
-            let problem = report.error(root.key_span("image"), "the manifest names no `image`");
+    pub(super) fn image(&self, root: &Node, names: &Names, report: &mut Report<'_>) -> Option<Template> {
+        if let Some(node) = self.get("image").filter(|node| !matches!(node.value, Value::Null)) {
+            return template::image(node, names, report);
+        }
+        if !self.is_meant("image") {
+            let problem =
+                report.error(Code::MissingImage, root.key_span("image"), "the manifest names no `image`");
             report
                 .push(problem.hint("add the image that the build runs in, for example `image: alpine:3.20`"));
-            return None;
-        };
-        let text = value::text(node, "image", report)?;
-        if let Some(why) = image_problem(text) {
-            report.push(
-                report.error(node.span, format!("{} is not the name of an image: {why}", quoted(text))),
-            );
-            return None;
         }
-        Some(text.to_owned())
-    }
-}
-
-/// What is wrong with an image's name, as far as that can be told without asking a registry.
-fn image_problem(text: &str) -> Option<&'static str> {
-    let is_allowed = |c: char| c.is_ascii_alphanumeric() || "._-/:@".contains(c);
-    if text.is_empty() {
-        Some("it is empty")
-    } else if text.contains("${") {
-        Some("templates in it are not supported yet")
-    } else if text.chars().any(char::is_whitespace) {
-        Some("there is white space in it")
-    } else if !text.chars().all(is_allowed) {
-        Some("only letters, digits and `._-/:@` may stand in it")
-    } else if !text.starts_with(|c: char| c.is_ascii_alphanumeric())
-        || text.ends_with(['/', ':', '@', '.', '-'])
-    {
-        Some("it must begin with a letter or digit, and a `:` or `@` needs a tag or digest after it")
-    } else {
         None
     }
 }
 
 fn warn_of_shadowed_key(entry: &Entry, report: &mut Report<'_>) {
     let key = entry.key.text.as_str();
-    if Place::Top.planned().contains(&key) || key == "timeout" {
+    let is_key = Scope::Top.known().contains(&key) || Scope::Top.reserved().contains(&key);
+    if is_key && key != StageName::PREPARE {
         let message =
             format!("`{key}` is listed in `stages`, so this is a stage and not the setting of that name");
-        let problem = report.warning(entry.key.span, message);
+        let problem = report.warning(Code::KeyIsStage, entry.key.span, message);
         report.push(problem.hint("another name for the stage keeps the two apart"));
     }
 }
 
-fn not_supported(entry: &Entry, report: &mut Report<'_>) {
+/// A setting with a script was meant as a stage.
+fn hint_at_stage(entry: &Entry, report: &mut Report<'_>) {
+    let key = entry.key.text.as_str();
+    if entry.value.get("script").is_none() {
+        return;
+    }
+    let message = format!("`{key}` is a setting of the manifest, and this looks like a stage");
+    let problem = report.error(Code::KeyIsStage, entry.key.span, message);
+    let can_be_listed = !NEVER_STAGES.contains(&key);
+    report.push(problem.hint(if can_be_listed {
+        format!("if it is a stage, list `{key}` in `stages`, or give it another name")
+    } else {
+        format!("no stage can be called `{key}`; give it another name")
+    }));
+}
+
+fn reserved(entry: &Entry, report: &mut Report<'_>) {
     let key = &entry.key.text;
     let hint = if entry.value.get("script").is_some() {
         format!("if this is a stage, list `{key}` in `stages`")
     } else {
-        "remove it: nothing in a manifest is ignored in silence".to_owned()
+        "the word is reserved; remove it".to_owned()
     };
-    report.push(report.error(entry.key.span, format!("`{key}` is not supported yet")).hint(hint));
+    let message = format!("`{key}` is not supported yet");
+    report.push(report.error(Code::NotSupportedYet, entry.key.span, message).hint(hint));
 }
 
 /// Reports an unknown key, and gives back the one that it seems to stand for.
@@ -127,16 +127,17 @@ fn unknown(
     report: &mut Report<'_>,
 ) -> Option<String> {
     let key = entry.key.text.as_str();
-    let foreign = Place::Top.foreign(key);
+    let foreign = Scope::Top.foreign(key);
     let near = if foreign.is_some() || report.is_full(Severity::Error) {
         None
     } else {
         let missing = |name: &&str| !defined.contains(name);
-        let known = Place::Top.known().iter().copied().filter(missing);
-        nearest(key, known.chain(listed.names().filter(missing)).chain(Place::Top.planned().iter().copied()))
+        let known = Scope::Top.known().iter().copied().filter(missing);
+        nearest(key, known.chain(listed.names().filter(missing)))
     };
-    let hint = Place::Top.foreign_hint(key).or_else(|| near.is_none().then(|| no_stage_hint(&entry.value)));
-    let problem = report.error(entry.key.span, format!("unknown key {}", quoted(key)));
+    let ours = Scope::Top.hint(key).filter(|_| near.is_none());
+    let hint = ours.or_else(|| near.is_none().then(|| no_stage_hint(&entry.value)));
+    let problem = report.error(Code::UnknownKey, entry.key.span, format!("unknown key {}", quoted(key)));
     report.push(problem.suggest(near).maybe_hint(hint));
     near.or(foreign).map(str::to_owned)
 }
@@ -144,7 +145,7 @@ fn unknown(
 /// What to say of a key that is nothing known: maybe it was meant as a stage.
 fn no_stage_hint(value: &Node) -> String {
     let foreign = value.as_mapping().unwrap_or_default().iter().map(|entry| entry.key.text.as_str());
-    match foreign.into_iter().find(|key| Place::Stage.foreign(key) == Some("script")) {
+    match foreign.into_iter().find(|key| Scope::Stage.foreign(key) == Some("script")) {
         Some(word) => format!("if this is a stage: its commands stand in `script`, not in `{word}`"),
         None => "a stage has a `script`; a key of your own begins with `x-`".to_owned(),
     }

@@ -1,6 +1,6 @@
 //! The collector of problems while a manifest is read.
 
-use super::{Diagnostic, Diagnostics, Severity};
+use super::{Code, Diagnostic, Diagnostics, Severity};
 use crate::source::{Source, Span};
 
 /// More errors, or more warnings, than this are counted and not kept: nobody reads them, and a
@@ -28,13 +28,13 @@ impl<'a> Report<'a> {
     }
 
     /// Makes an error; it counts once it is pushed.
-    pub(crate) fn error(&self, span: Span, message: impl Into<String>) -> Diagnostic {
-        self.make(Severity::Error, span, message.into())
+    pub(crate) fn error(&self, code: Code, span: Span, message: impl Into<String>) -> Diagnostic {
+        self.make(Severity::Error, code, span, message.into())
     }
 
     /// Makes a warning; it counts once it is pushed.
-    pub(crate) fn warning(&self, span: Span, message: impl Into<String>) -> Diagnostic {
-        self.make(Severity::Warning, span, message.into())
+    pub(crate) fn warning(&self, code: Code, span: Span, message: impl Into<String>) -> Diagnostic {
+        self.make(Severity::Warning, code, span, message.into())
     }
 
     /// Adds a problem.
@@ -64,6 +64,11 @@ impl<'a> Report<'a> {
         self.errors > 0
     }
 
+    /// How many errors were pushed so far.
+    pub(crate) fn errors(&self) -> usize {
+        self.errors
+    }
+
     /// All that was pushed, in the order of the text.
     pub(crate) fn finish(mut self) -> Diagnostics {
         self.items.sort_by_key(|item| (item.line, item.column));
@@ -73,8 +78,8 @@ impl<'a> Report<'a> {
 
     /// The place of a problem that is only counted is not looked up: in a file that is one long
     /// line that takes time in proportion to the line.
-    fn make(&self, severity: Severity, span: Span, message: String) -> Diagnostic {
+    fn make(&self, severity: Severity, code: Code, span: Span, message: String) -> Diagnostic {
         let span = if self.is_full(severity) { Span::default() } else { span };
-        self.source.at(severity, span, message)
+        self.source.at(severity, code, span, message)
     }
 }

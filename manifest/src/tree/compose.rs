@@ -8,7 +8,7 @@ use serde_yaml::granit_parser::{
 
 use super::{Node, Style, Text, Value, merge::MappingBuilder, quoting_hint, syntax};
 use crate::{
-    diagnostic::{Report, quoted},
+    diagnostic::{Code, Report, quoted},
     source::Span,
 };
 
@@ -39,8 +39,8 @@ pub(crate) fn compose(report: &mut Report<'_>) -> Option<Rc<Node>> {
             report.push(problem);
             None
         }
-        Err(Stop::Limit(span, message)) => {
-            report.push(report.error(span, message));
+        Err(Stop::Limit(code, span, message)) => {
+            report.push(report.error(code, span, message));
             None
         }
     }
@@ -49,7 +49,7 @@ pub(crate) fn compose(report: &mut Report<'_>) -> Option<Rc<Node>> {
 /// Why reading can't go on.
 enum Stop {
     Syntax(ScanError),
-    Limit(Span, String),
+    Limit(Code, Span, String),
 }
 
 struct Composer<'s, 'r, 'a> {
@@ -67,7 +67,8 @@ impl<'s> Composer<'s, '_, '_> {
                 Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => {}
                 Event::DocumentStart(..) if root.is_none() => {}
                 Event::DocumentStart(..) => {
-                    let problem = self.report.error(span_of(&span), "a second YAML document begins here");
+                    let problem =
+                        self.report.error(Code::Syntax, span_of(&span), "a second YAML document begins here");
                     self.report.push(problem.hint("a manifest is one document; remove the `---` line"));
                     break;
                 }
@@ -76,7 +77,7 @@ impl<'s> Composer<'s, '_, '_> {
         }
         let root = root.filter(|root| !matches!(root.value, Value::Null));
         if root.is_none() {
-            let problem = self.report.error(Span::default(), "the manifest is empty");
+            let problem = self.report.error(Code::EmptyManifest, Span::default(), "the manifest is empty");
             self.report.push(problem.hint("it needs at least an `image` and a stage; see `buildr init`"));
         }
         Ok(root)
@@ -89,7 +90,8 @@ impl<'s> Composer<'s, '_, '_> {
     /// The next event inside of a list or mapping. The parser always closes what it opened.
     fn inner(&mut self) -> Result<(Event<'s>, ParserSpan), Stop> {
         let end = self.report.source().text().len();
-        let missing = || Stop::Limit(Span { start: end, end }, "the manifest ends too early".to_owned());
+        let missing =
+            || Stop::Limit(Code::Syntax, Span { start: end, end }, "the manifest ends too early".to_owned());
         self.next()?.ok_or_else(missing)
     }
 
@@ -178,7 +180,7 @@ impl<'s> Composer<'s, '_, '_> {
         let start = at.tag_start().as_ref().and_then(parser::Marker::byte_offset).unwrap_or(node.span.start);
         let end = at.tag_span().as_ref().map_or(start, |span| span_of(span).end);
         let message = format!("{} is a YAML tag here, not text", quoted(&tag.original()));
-        let problem = self.report.error(Span { start, end }, message);
+        let problem = self.report.error(Code::UnexpectedTag, Span { start, end }, message);
         self.report.push(problem.hint(quoting_hint(self.report.source(), start)));
         leaf(node.span, Value::Invalid)
     }
@@ -186,15 +188,21 @@ impl<'s> Composer<'s, '_, '_> {
     fn alias(&mut self, id: usize, span: Span, level: usize) -> Result<Rc<Node>, Stop> {
         let Some(target) = self.anchors.get(&id) else {
             let name = self.report.source().slice(span);
-            let problem = self
-                .report
-                .error(span, format!("the alias {} stands inside of its own anchor", quoted(name)));
+            let problem = self.report.error(
+                Code::BadAlias,
+                span,
+                format!("the alias {} stands inside of its own anchor", quoted(name)),
+            );
             self.report.push(problem);
             return Ok(Rc::new(leaf(span, Value::Invalid)));
         };
         self.alias_weight = self.alias_weight.saturating_add(target.weight);
         if self.alias_weight > MAX_ALIAS_WEIGHT {
-            return Err(Stop::Limit(span, "the aliases up to here expand to more than 4 MiB".to_owned()));
+            return Err(Stop::Limit(
+                Code::TooLarge,
+                span,
+                "the aliases up to here expand to more than 4 MiB".to_owned(),
+            ));
         }
         check_depth(level + target.depth, span)?;
         Ok(Rc::clone(target))
@@ -203,7 +211,7 @@ impl<'s> Composer<'s, '_, '_> {
     fn unknown_alias(&mut self, name: &str, span: Span) -> Rc<Node> {
         let message =
             format!("{} is a YAML alias here, and no anchor has that name", quoted(&format!("*{name}")));
-        let problem = self.report.error(span, message);
+        let problem = self.report.error(Code::BadAlias, span, message);
         self.report.push(problem.hint(quoting_hint(self.report.source(), span.start)));
         Rc::new(leaf(span, Value::Invalid))
     }
@@ -217,7 +225,11 @@ fn check_depth(level: usize, span: Span) -> Result<(), Stop> {
     if level <= MAX_DEPTH {
         return Ok(());
     }
-    Err(Stop::Limit(span, format!("lists and mappings are nested more than {MAX_DEPTH} deep")))
+    Err(Stop::Limit(
+        Code::TooLarge,
+        span,
+        format!("lists and mappings are nested more than {MAX_DEPTH} deep"),
+    ))
 }
 
 /// Where a list or mapping ends: at its bracket, or with its last child (`span` has grown so far).

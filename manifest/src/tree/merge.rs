@@ -4,7 +4,7 @@ use std::{collections::HashMap, rc::Rc};
 
 use super::{Entry, Key, Node, Value};
 use crate::{
-    diagnostic::{Report, quoted},
+    diagnostic::{Code, Report, quoted},
     source::Span,
 };
 
@@ -33,7 +33,7 @@ impl MappingBuilder {
             Value::Invalid => return,
             _ => {
                 let message = format!("a key must be text, and this one is {}", key.kind());
-                return report.push(report.error(key.span, message));
+                return report.push(report.error(Code::WrongType, key.span, message));
             }
         };
         let first = match text {
@@ -44,7 +44,7 @@ impl MappingBuilder {
             let line = report.source().line_number(first.start);
             let message = format!("the key {} stands here a second time", quoted(text));
             let hint = format!("it is set in line {line} already; YAML allows a key once in a mapping");
-            return report.push(report.error(key.span, message).hint(hint));
+            return report.push(report.error(Code::DuplicateKey, key.span, message).hint(hint));
         }
         if text == "<<" {
             return self.merge(value, report);
@@ -84,6 +84,6 @@ impl MappingBuilder {
 fn not_mergeable(value: &Node, report: &mut Report<'_>) {
     if !matches!(value.value, Value::Invalid) {
         let message = format!("`<<` merges a mapping or a list of mappings, not {}", value.kind());
-        report.push(report.error(value.span, message));
+        report.push(report.error(Code::WrongType, value.span, message));
     }
 }

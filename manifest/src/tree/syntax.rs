@@ -3,7 +3,7 @@
 use serde_yaml::granit_parser::{ErrorKind, ScanError};
 
 use crate::{
-    diagnostic::{Diagnostic, Report},
+    diagnostic::{Code, Diagnostic, Report},
     source::{Source, Span},
 };
 
@@ -30,15 +30,19 @@ pub(super) fn explain(error: &ScanError, report: &Report<'_>) -> Diagnostic {
     if let Some(tab) = indentation(line).find('\t') {
         let at = line_start + tab;
         let span = Span { start: at, end: at + 1 };
-        return report.error(span, "a tab can't indent YAML").hint("indent with spaces");
+        return report.error(Code::Syntax, span, "a tab can't indent YAML").hint("indent with spaces");
     }
+    let code = match error.kind() {
+        ErrorKind::RecursionLimitExceeded => Code::TooLarge,
+        _ => Code::Syntax,
+    };
     let hint = match error.kind() {
         ErrorKind::UnclosedQuotedScalar | ErrorKind::UnclosedFlowCollection { .. } => {
             Some("close it; if it belongs to a text, put all of the text in quotes".to_owned())
         }
         _ => trap_start(line).map(|offset| quoting_hint(source, line_start + offset)),
     };
-    report.error(Span { start, end: start }, message(error)).maybe_hint(hint)
+    report.error(code, Span { start, end: start }, message(error)).maybe_hint(hint)
 }
 
 fn message(error: &ScanError) -> String {

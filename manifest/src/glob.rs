@@ -1,0 +1,355 @@
+//! Globs, and lists of them in which `!` excludes.
+//!
+//! `*` and `?` stop at `/`, `**` does not, `[a-z]` is one character, `\` takes the next one as it is.
+//! A glob matches the whole of a text, never a part. Time is in proportion to the product of the two
+//! lengths, whatever they are.
+
+use std::fmt;
+
+/// A checked glob.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Glob {
+    source: String,
+    tokens: Vec<Token>,
+}
+
+/// Globs in order: the last one that matches decides, and one with a `!` before it excludes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Patterns(Vec<Pattern>);
+
+/// One entry of [`Patterns`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pattern {
+    /// True for one with a `!`.
+    pub exclude: bool,
+    /// What it matches.
+    pub glob: Glob,
+}
+
+/// What a glob is matched against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Subject {
+    /// A branch, a tag, a variable's value.
+    Name,
+    /// A file's path from the root of the repository. A folder with a `/` at its end means its contents.
+    Path,
+}
+
+/// Why a text is no glob, to follow the text itself.
+pub(crate) type InvalidGlob = &'static str;
+
+/// A longer one is refused.
+const MAX_LENGTH: usize = 500;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Token {
+    Char(char),
+    /// `?`
+    One,
+    /// `[...]`
+    Class {
+        negated: bool,
+        ranges: Vec<(char, char)>,
+    },
+    /// `*`
+    Star,
+    /// `**`
+    Stars,
+    /// `**/` where a component begins: any number of folders, also none. Always followed by `Folder`.
+    Folders,
+    /// The inside of a folder's name that `Folders` took.
+    Folder,
+}
+
+impl Glob {
+    /// Checks a text.
+    pub(crate) fn new(text: &str, subject: Subject) -> Result<Self, InvalidGlob> {
+        if text.is_empty() {
+            return Err("is empty");
+        }
+        if text.len() > MAX_LENGTH {
+            return Err("is longer than 500 bytes");
+        }
+        let (text, is_folder) = match subject {
+            Subject::Name => (text, false),
+            Subject::Path => (relative(text)?, text.ends_with('/')),
+        };
+        let mut tokens = tokens(text)?;
+        if is_folder {
+            tokens.push(Token::Stars);
+        }
+        Ok(Self { source: text.to_owned(), tokens })
+    }
+
+    /// True where the whole text is matched.
+    pub fn matches(&self, text: &str) -> bool {
+        let mut states = vec![false; self.tokens.len() + 1];
+        self.enter(0, &mut states);
+        for c in text.chars() {
+            let mut next = vec![false; states.len()];
+            for (at, token) in self.tokens.iter().enumerate().filter(|(at, _)| states[*at]) {
+                match token {
+                    Token::Star if c != '/' => self.enter(at, &mut next),
+                    Token::Stars => self.enter(at, &mut next),
+                    Token::Folder => self.enter(if c == '/' { at - 1 } else { at }, &mut next),
+                    token if token.takes(c) => self.enter(at + 1, &mut next),
+                    _ => {}
+                }
+            }
+            states = next;
+        }
+        states[self.tokens.len()]
+    }
+
+    /// True where it matches every text.
+    pub(crate) fn matches_all(&self) -> bool {
+        self.tokens.iter().all(|token| matches!(token, Token::Star | Token::Stars))
+            && self.tokens.contains(&Token::Stars)
+    }
+
+    /// Marks a state, and those that are reached from it without a character.
+    fn enter(&self, at: usize, states: &mut [bool]) {
+        states[at] = true;
+        match self.tokens.get(at) {
+            Some(Token::Star | Token::Stars) if !states[at + 1] => self.enter(at + 1, states),
+            Some(Token::Folders) => {
+                states[at + 1] = true;
+                if !states[at + 2] {
+                    self.enter(at + 2, states);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Token {
+    fn takes(&self, c: char) -> bool {
+        match self {
+            Self::Char(own) => *own == c,
+            Self::One => c != '/',
+            Self::Class { negated, ranges } => {
+                c != '/' && ranges.iter().any(|(from, to)| (*from..=*to).contains(&c)) != *negated
+            }
+            Self::Star | Self::Stars | Self::Folders | Self::Folder => false,
+        }
+    }
+}
+
+impl Patterns {
+    /// Takes patterns that were checked.
+    pub(crate) fn new(patterns: Vec<Pattern>) -> Self {
+        Self(patterns)
+    }
+
+    /// The entries in order.
+    pub fn iter(&self) -> std::slice::Iter<'_, Pattern> {
+        self.0.iter()
+    }
+
+    /// True where the last entry that matches is no exclusion. A list that begins with an exclusion
+    /// begins with everything.
+    pub fn matches(&self, text: &str) -> bool {
+        let starts_full = self.0.first().is_some_and(|first| first.exclude);
+        self.0.iter().rev().find(|pattern| pattern.glob.matches(text)).map_or(starts_full, |p| !p.exclude)
+    }
+
+    /// True where every text matches.
+    pub(crate) fn matches_all(&self) -> bool {
+        let last_full = self.0.iter().rposition(|p| !p.exclude && p.glob.matches_all());
+        last_full.is_some_and(|at| self.0[at..].iter().all(|p| !p.exclude))
+    }
+
+    /// True where no text matches.
+    pub(crate) fn matches_none(&self) -> bool {
+        let last_full = self.0.iter().rposition(|p| p.exclude && p.glob.matches_all());
+        last_full.is_some_and(|at| self.0[at..].iter().all(|p| p.exclude))
+    }
+}
+
+impl fmt::Display for Glob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.source)
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", if self.exclude { "!" } else { "" }, self.glob)
+    }
+}
+
+/// `a`, or `a or b`, with an end where there are many.
+impl fmt::Display for Patterns {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const MAX_SHOWN: usize = 5;
+        for (number, pattern) in self.0.iter().take(MAX_SHOWN).enumerate() {
+            write!(f, "{}`{pattern}`", if number == 0 { "" } else { ", " })?;
+        }
+        if self.0.len() > MAX_SHOWN { f.write_str(", ...") } else { Ok(()) }
+    }
+}
+
+/// A path as it is matched: from the root of the repository, without `./` or `/` before it.
+fn relative(text: &str) -> Result<&str, InvalidGlob> {
+    let text = text.trim_start_matches("./").trim_start_matches('/');
+    if text.is_empty() {
+        return Err("names no file; all of them are `**`");
+    }
+    if text.split('/').any(|part| part == "..") {
+        return Err("leaves the repository");
+    }
+    if text.split('/').any(|part| part == ".") || text.contains("//") {
+        return Err("has an empty part in it");
+    }
+    Ok(text)
+}
+
+fn tokens(text: &str) -> Result<Vec<Token>, InvalidGlob> {
+    let mut tokens = Vec::new();
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        let starts_component = matches!(tokens.last(), None | Some(Token::Char('/') | Token::Folder));
+        rest = &rest[c.len_utf8()..];
+        match c {
+            '*' if rest.starts_with("**") => return Err("has three `*` in a row"),
+            '*' if rest.starts_with("*/") && starts_component => {
+                rest = &rest[2..];
+                tokens.extend([Token::Folders, Token::Folder]);
+            }
+            '*' if rest.starts_with('*') => {
+                rest = &rest[1..];
+                tokens.push(Token::Stars);
+            }
+            '*' => tokens.push(Token::Star),
+            '?' => tokens.push(Token::One),
+            '[' => {
+                let (token, after) = class(rest)?;
+                tokens.push(token);
+                rest = after;
+            }
+            '{' | '}' => return Err("has a brace in it; write one entry for each alternative"),
+            '\\' => {
+                let literal = rest.chars().next().ok_or("ends in a backslash")?;
+                rest = &rest[literal.len_utf8()..];
+                tokens.push(Token::Char(literal));
+            }
+            c => tokens.push(Token::Char(c)),
+        }
+    }
+    Ok(tokens)
+}
+
+/// A class whose `[` was read, and what follows its `]`.
+fn class(text: &str) -> Result<(Token, &str), InvalidGlob> {
+    let inside = text.strip_prefix(['!', '^']);
+    let (negated, text) = (inside.is_some(), inside.unwrap_or(text));
+    let end = text.char_indices().skip(1).find(|(_, c)| *c == ']').ok_or("has a `[` that is not closed")?.0;
+    let mut ranges = Vec::new();
+    let mut chars = text[..end].chars().peekable();
+    while let Some(from) = chars.next() {
+        let mut ahead = chars.clone();
+        match (ahead.next(), ahead.next()) {
+            (Some('-'), Some(to)) if from > to => return Err("has a range that runs backwards"),
+            (Some('-'), Some(to)) => {
+                ranges.push((from, to));
+                chars = ahead;
+            }
+            _ => ranges.push((from, from)),
+        }
+    }
+    Ok((Token::Class { negated, ranges }, &text[end + 1..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn patterns(entries: &[&str], subject: Subject) -> Patterns {
+        let one = |entry: &&str| {
+            let (exclude, text) = entry.strip_prefix('!').map_or((false, *entry), |text| (true, text));
+            Pattern { exclude, glob: Glob::new(text, subject).expect(entry) }
+        };
+        Patterns::new(entries.iter().map(one).collect())
+    }
+
+    #[test]
+    fn a_glob_matches_the_whole_text() {
+        for (glob, yes, no) in [
+            ("main", &["main"][..], &["main2", "amain", "", "Main"][..]),
+            ("feature/*", &["feature/a", "feature/"], &["feature/a/b", "feature"]),
+            ("feature/**", &["feature/a", "feature/a/b"], &["feature", "xfeature/a"]),
+            ("*", &["", "a", "a.b"], &["a/b"]),
+            ("**", &["", "a", "a/b/c"], &[]),
+            ("v*.*", &["v1.2", "v.", "v1.2.3"], &["v1", "v1/2.3"]),
+            ("**/x", &["x", "a/x", "a/b/x"], &["ax", "a/xb", "x/a"]),
+            ("a/**/b", &["a/b", "a/x/b", "a/x/y/b"], &["ab", "a/xb", "a/b/c"]),
+            ("a**b", &["ab", "a/b", "axx/yb"], &["a"]),
+            ("**/**/x", &["x", "a/b/x"], &["y"]),
+            ("v?", &["v1", "vä"], &["v", "v12", "v/"]),
+            ("[a-c]x", &["ax", "cx"], &["dx", "x"]),
+            ("[!a-c]x", &["dx"], &["ax", "/x"]),
+            ("[]]", &["]"], &["["]),
+            ("\\*", &["*"], &["a"]),
+            ("größe*", &["größe", "größer"], &["gro"]),
+        ] {
+            let glob = Glob::new(glob, Subject::Name).expect(glob);
+            assert!(yes.iter().all(|text| glob.matches(text)), "{glob} {yes:?}");
+            assert!(!no.iter().any(|text| glob.matches(text)), "{glob} {no:?}");
+        }
+    }
+
+    #[test]
+    fn a_path_is_anchored_at_the_root() {
+        for (glob, yes, no) in [
+            ("docs/", &["docs/a", "docs/a/b"][..], &["docs", "x/docs/a"][..]),
+            ("./src/*.rs", &["src/a.rs"], &["src/a/b.rs"]),
+            ("/src", &["src"], &["src/a"]),
+        ] {
+            let glob = Glob::new(glob, Subject::Path).expect(glob);
+            assert!(yes.iter().all(|text| glob.matches(text)), "{glob}");
+            assert!(!no.iter().any(|text| glob.matches(text)), "{glob}");
+        }
+        for bad in ["../x", "a/../b", "/", "./", "a//b", "a/./b"] {
+            assert!(Glob::new(bad, Subject::Path).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_glob_is_refused() {
+        for bad in ["", "[a", "a[", "[", "{a,b}", "***", "a\\", "[z-a]", &"x".repeat(501)] {
+            assert!(Glob::new(bad, Subject::Name).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_last_match_wins() {
+        let list = patterns(&["release/**", "!release/old*", "release/old-but-gold"], Subject::Name);
+        assert!(list.matches("release/1") && list.matches("release/old-but-gold"));
+        assert!(!list.matches("release/old-1") && !list.matches("main"));
+        let all_but = patterns(&["!main", "!dev*"], Subject::Name);
+        assert!(all_but.matches("x") && !all_but.matches("main") && !all_but.matches("dev1"));
+    }
+
+    #[test]
+    fn lists_that_decide_nothing_are_known() {
+        for (entries, all, none) in [
+            (&["**"][..], true, false),
+            (&["a", "**", "b"], true, false),
+            (&["**", "!a"], false, false),
+            (&["!**"], false, true),
+            (&["a", "!**", "!b"], false, true),
+            (&["!**", "a"], false, false),
+            (&["*"], false, false),
+        ] {
+            let list = patterns(entries, Subject::Name);
+            assert_eq!((list.matches_all(), list.matches_none()), (all, none), "{entries:?}");
+        }
+    }
+
+    #[test]
+    fn a_hostile_glob_takes_no_longer_than_a_kind_one() {
+        let glob = Glob::new(&"*a".repeat(250), Subject::Name).expect("a glob");
+        assert!(!glob.matches(&"a".repeat(5000).replace("aaaaaaaaaaaaaaaa", "aaaaaaaaaaaaaaab")));
+    }
+}
