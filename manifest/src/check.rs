@@ -41,7 +41,7 @@ pub(crate) fn manifest(root: &Node, report: &mut Report<'_>) -> Option<Manifest>
     let listed = stages::listed(root.get("stages"), report);
     let top = top::Top::sort(entries, &listed, report);
     let environment = top.get("environment").map(|node| environment::check(node, report)).unwrap_or_default();
-    let matrix = top.get("matrix").and_then(|node| matrix::check(node, report));
+    let matrix = top.get("matrix").and_then(|node| matrix::check(node, root.key_span("matrix"), report));
     let names = template::Names::new(&environment, matrix.as_ref());
     let image = top.image(root, &names, report);
     let stages = stages::check(root, &top, &listed, &names, report);

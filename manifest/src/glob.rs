@@ -350,6 +350,6 @@ mod tests {
     #[test]
     fn a_hostile_glob_takes_no_longer_than_a_kind_one() {
         let glob = Glob::new(&"*a".repeat(250), Subject::Name).expect("a glob");
-        assert!(!glob.matches(&"a".repeat(5000).replace("aaaaaaaaaaaaaaaa", "aaaaaaaaaaaaaaab")));
+        assert!(!glob.matches(&format!("{}b", "a".repeat(5000))));
     }
 }

@@ -2,4 +2,5 @@
 
 mod diagnostics;
 mod language;
+mod planning;
 mod properties;

@@ -106,7 +106,9 @@ impl Node {
         match self.value {
             Value::Null | Value::Invalid => "nothing",
             Value::Text(_) => "text",
+            Value::List(ref items) if items.is_empty() => "an empty list",
             Value::List(_) => "a list",
+            Value::Mapping(ref entries) if entries.is_empty() => "an empty mapping",
             Value::Mapping(_) => "a mapping",
         }
     }

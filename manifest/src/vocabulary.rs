@@ -239,6 +239,7 @@ impl Scope {
             return Some(self.foreign_hint(word, ours));
         }
         let elsewhere = match (self, word) {
+            (Self::Top, "script") => "it is a key of a stage: indent it below the stage's name".to_owned(),
             (Self::Top, word) if Self::Stage.known().contains(&word) => "it is a key of a stage".to_owned(),
             (Self::Stage, "stage") => "the place of a stage is its place in the list `stages`".to_owned(),
             (Self::Stage, word) if Self::Top.known().contains(&word) => {

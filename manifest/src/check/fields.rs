@@ -48,7 +48,7 @@ impl<'t> Fields<'t> {
     pub(super) fn require(&self, key: &str, scope: Scope, report: &mut Report<'_>) -> Option<&'t Node> {
         let found = self.get(key);
         if found.is_none() {
-            let message = format!("{} needs a `{key}`", scope.name());
+            let message = format!("{} needs the key `{key}`", scope.name());
             let problem = report.error(Code::MissingKey, self.node.span, message);
             report.push(problem.hint(format!("for example `{}`", scope.example())));
         }
@@ -78,15 +78,15 @@ pub(super) fn unknown_key(entry: &Entry, scope: Scope, report: &mut Report<'_>) 
         return None;
     }
     let foreign = scope.foreign(key);
-    let near = if foreign.is_some() || report.is_full(Severity::Error) {
+    let told = scope.hint(key);
+    // In a matrix any word may be an axis written wrongly, so there the nearest key comes first.
+    let is_told = told.is_some() && scope != Scope::Matrix;
+    let near = if is_told || foreign.is_some() || report.is_full(Severity::Error) {
         None
     } else {
         nearest(key, scope.known().iter().copied())
     };
-    let hint = scope
-        .hint(key)
-        .filter(|_| near.is_none())
-        .or_else(|| near.is_none().then(|| known_hint(scope)).flatten());
+    let hint = if near.is_some() { None } else { told.or_else(|| known_hint(scope)) };
     let problem = report.error(
         Code::UnknownKey,
         entry.key.span,
@@ -105,4 +105,18 @@ fn known_hint(scope: Scope) -> Option<String> {
         known if known.len() <= MAX_TOLD => Some(format!("the keys here are {}", known.join(", "))),
         _ => None,
     }
+}
+
+/// Reports a list or mapping of too many entries.
+pub(super) fn is_too_long(node: &Node, key: &str, most: usize, report: &mut Report<'_>) -> bool {
+    let length = match &node.value {
+        Value::List(items) => items.len(),
+        Value::Mapping(entries) => entries.len(),
+        _ => 0,
+    };
+    if length > most {
+        let message = format!("`{key}` has {length} entries, and {most} are the most");
+        report.push(report.error(Code::TooLarge, node.span, message));
+    }
+    length > most
 }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::{
     environment,
-    fields::{Fields, wrong_type},
+    fields::{Fields, is_too_long, wrong_type},
     settings, value,
 };
 use crate::{
@@ -23,7 +23,7 @@ const MAX_NAMES: usize = 32;
 const MAX_VALUE: usize = 256;
 
 /// Reads the value of `matrix`. None only where an error was reported.
-pub(super) fn check(node: &Node, report: &mut Report<'_>) -> Option<Matrix> {
+pub(super) fn check(node: &Node, key: Span, report: &mut Report<'_>) -> Option<Matrix> {
     let errors = report.errors();
     let fields = Fields::open_some(node, Scope::Matrix, is_axis, report)?;
     let entries = node.as_mapping().unwrap_or_default();
@@ -44,13 +44,13 @@ pub(super) fn check(node: &Node, report: &mut Report<'_>) -> Option<Matrix> {
     matrix.allow_failure = lists(fields, "allow_failure", |name| all.contains(name), report);
     if all.len() > MAX_NAMES {
         let message = format!("the matrix sets {} variables, and {MAX_NAMES} are the most", all.len());
-        report.push(report.error(Code::TooLarge, node.span, message));
+        report.push(report.error(Code::TooLarge, key, message));
         return None;
     }
     if report.errors() > errors {
         return Some(matrix);
     }
-    count(&matrix, node, fields, report)?;
+    count(&matrix, key, fields, report)?;
     Some(matrix)
 }
 
@@ -108,10 +108,11 @@ fn lists(
 ) -> Vec<Values> {
     let Some(node) = fields.get(key) else { return Vec::new() };
     let items = match &node.value {
-        Value::List(items) if items.len() <= MAX_JOBS => items,
+        Value::List(_) if is_too_long(node, key, MAX_JOBS, report) => return Vec::new(),
+        Value::List(items) => items,
         _ => {
             let example = format!("{key}: [{{RUST: stable}}]");
-            wrong_type(node, &format!("`{key}`"), "a list of mappings, 256 at most", &example, report);
+            wrong_type(node, &format!("`{key}`"), "a list of mappings", &example, report);
             return Vec::new();
         }
     };
@@ -156,7 +157,7 @@ fn unknown_axis(entry: &Entry, key: &str, report: &mut Report<'_>) {
 }
 
 /// Counts the jobs, and looks for entries that mean nothing. None only where an error was reported.
-fn count(matrix: &Matrix, node: &Node, fields: Fields<'_>, report: &mut Report<'_>) -> Option<()> {
+fn count(matrix: &Matrix, key: Span, fields: Fields<'_>, report: &mut Report<'_>) -> Option<()> {
     let jobs = matrix.product().map(|_| matrix.combinations());
     let (code, message) = match jobs.as_ref().map(Vec::len) {
         None => (Code::TooLarge, "the matrix has more than 4096 combinations".to_owned()),
@@ -173,7 +174,7 @@ fn count(matrix: &Matrix, node: &Node, fields: Fields<'_>, report: &mut Report<'
         Code::BadMatrix => "add an axis with values, or an entry of `include`",
         _ => "use fewer values, or list the combinations under `include`",
     };
-    report.push(report.error(code, node.span, message).hint(hint));
+    report.push(report.error(code, key, message).hint(hint));
     None
 }
 

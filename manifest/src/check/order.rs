@@ -30,10 +30,11 @@ pub(super) fn check(stages: &[Arc<Stage>], top: &Top<'_>, report: &mut Report<'_
             Waits { needs, status: stage.when.status() }
         })
         .collect();
-    if !all_known {
+    let has_prepare = stages.first().is_some_and(|stage| &*stage.name == StageName::PREPARE);
+    let prepare_waits = has_prepare && stages[0].needs.as_ref().is_some_and(|needs| !needs.is_empty());
+    if !all_known || prepare_waits {
         return None;
     }
-    let has_prepare = stages.first().is_some_and(|stage| &*stage.name == StageName::PREPARE);
     let first = if has_prepare { First::BeforeAll } else { First::Ordinary };
     Order::new(&waits, first).map_err(|cycle| report_cycle(&cycle, stages, report)).ok()
 }

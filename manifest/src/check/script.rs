@@ -18,7 +18,10 @@ pub(super) fn check(node: &Node, stage: &Key, report: &mut Report<'_>) -> Option
             let entries: Vec<Option<String>> = items.iter().map(|item| entry(item, report)).collect();
             entries.into_iter().collect()
         }
-        Value::Text(text) if !text.text.trim().is_empty() => entry(node, report).map(|entry| vec![entry]),
+        Value::Text(text) if !text.text.trim().is_empty() => {
+            script_doubts::warn_of_no_dashes(text, node.span, report);
+            entry(node, report).map(|entry| vec![entry])
+        }
         Value::Null | Value::Text(_) => Some(Vec::new()),
         Value::Mapping(_) => {
             let message = "`script` must be a list of commands, and this is a mapping";

@@ -16,19 +16,35 @@ pub(super) fn check(text: &Text, span: Span, report: &mut Report<'_>) {
     warn_of_nested_shell(&text.text, span, report);
 }
 
+/// Lines below `script:` without a `-`: to YAML they are one text.
+pub(super) fn warn_of_no_dashes(text: &Text, span: Span, report: &mut Report<'_>) {
+    let written = report.source().slice(span);
+    if text.style == Style::Plain && written.trim_end().contains('\n') {
+        let problem =
+            report.warning(Code::FoldedLines, span, "to YAML these lines are one, so they are one command");
+        report.push(problem.hint("begin each command with `- `, or put a `|` after `script:`"));
+    }
+}
+
 /// A `>` block of several lines becomes one line: the commands run into one another.
 fn warn_of_folding(text: &Text, span: Span, report: &mut Report<'_>) {
-    let written = report.source().slice(span);
-    let is_folded = text.style == Style::Block && written.trim_start().starts_with('>');
-    let mut lines = written.lines().skip(1).map(str::trim).filter(|line| !line.is_empty());
-    let joined =
-        |line: &str| !line.ends_with(['\\', '&', '|', ';', '(', '{']) && !line.starts_with(['-', '&', '|']);
+    if text.style != Style::Block {
+        return;
+    }
+    let source = report.source();
+    // The header stands before the text: `>`, and maybe how to chomp and to indent.
+    let before = source.text().get(..span.start).unwrap_or_default().trim_end();
+    let header = before.trim_end_matches(|c: char| c.is_ascii_digit() || c == '-' || c == '+');
+    let Some(start) = header.strip_suffix('>').map(str::len) else { return };
+    let mut lines = source.slice(span).lines().map(str::trim).filter(|line| !line.is_empty());
+    let goes_on = |line: &str| line.ends_with(['\\', '&', '|', ';', '(', '{']);
+    let continues = |line: &str| line.starts_with(['-', '&', '|', ')', '}']);
     let looks_separate = match (lines.next(), lines.next()) {
-        (Some(first), Some(second)) => joined(first) && !second.starts_with(['-', '&', '|']),
+        (Some(first), Some(second)) => !goes_on(first) && !continues(second),
         _ => false,
     };
-    if is_folded && looks_separate {
-        let header = Span { start: span.start, end: span.start + 1 };
+    if looks_separate {
+        let header = Span { start, end: start + 1 };
         let problem =
             report.warning(Code::FoldedLines, header, "`>` makes one line of these, so they are one command");
         report.push(problem.hint("write `|` if each line is a command"));

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::{
     environment,
-    fields::{Fields, wrong_type},
+    fields::{Fields, is_too_long, wrong_type},
     settings::MAX_ENTRIES,
     template::{self, Names},
     value,
@@ -20,15 +20,14 @@ use crate::{
 /// Reads a mapping of names to services, or a list of images.
 pub(super) fn check(node: &Node, names: &Names, report: &mut Report<'_>) -> Vec<Service> {
     match &node.value {
-        Value::Mapping(entries) if entries.len() <= MAX_ENTRIES => {
-            entries.iter().filter_map(|entry| named(entry, names, report)).collect()
-        }
-        Value::List(items) if items.len() <= MAX_ENTRIES => {
+        _ if is_too_long(node, "services", MAX_ENTRIES, report) => Vec::new(),
+        Value::Mapping(entries) => entries.iter().filter_map(|entry| named(entry, names, report)).collect(),
+        Value::List(items) => {
             let mut taken = HashSet::new();
             items.iter().filter_map(|item| from_image(item, names, &mut taken, report)).collect()
         }
         _ => {
-            let wanted = "a mapping of names to services, or a list of images, 50 at most";
+            let wanted = "a mapping of names to services, or a list of images";
             wrong_type(node, "`services`", wanted, "services: [\"redis:7\"]", report);
             Vec::new()
         }

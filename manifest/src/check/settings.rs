@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    fields::{Fields, wrong_type},
+    fields::{Fields, is_too_long, wrong_type},
     template::{self, Names},
     top::Top,
     value,
@@ -70,8 +70,11 @@ impl Reader<'_, '_> {
     /// `agent`: labels and their values.
     pub(super) fn agent(self, report: &mut Report<'_>) -> Vec<(String, Template)> {
         let Some(node) = self.top.get("agent") else { return Vec::new() };
-        let Some(entries) = node.as_mapping().filter(|entries| entries.len() <= MAX_ENTRIES) else {
-            wrong_type(node, "`agent`", "a mapping of labels, 50 at most", "agent: {os: linux}", report);
+        if is_too_long(node, "agent", MAX_ENTRIES, report) {
+            return Vec::new();
+        }
+        let Some(entries) = node.as_mapping() else {
+            wrong_type(node, "`agent`", "a mapping of labels", "agent: {os: linux}", report);
             return Vec::new();
         };
         let mut labels = Vec::new();
@@ -94,13 +97,12 @@ impl Reader<'_, '_> {
     pub(super) fn cache(self, report: &mut Report<'_>) -> Vec<Cache> {
         let Some(node) = self.top.get("cache") else { return Vec::new() };
         match &node.value {
-            Value::List(items) if items.len() <= MAX_ENTRIES => {
-                items.iter().filter_map(|item| self.one_cache(item, report)).collect()
-            }
+            Value::List(_) if is_too_long(node, "cache", MAX_ENTRIES, report) => Vec::new(),
+            Value::List(items) => items.iter().filter_map(|item| self.one_cache(item, report)).collect(),
             // One alone, as in GitLab.
             Value::Mapping(_) => self.one_cache(node, report).into_iter().collect(),
             _ => {
-                wrong_type(node, "`cache`", "a list, of 50 entries at most", Scope::Cache.example(), report);
+                wrong_type(node, "`cache`", "a list", Scope::Cache.example(), report);
                 Vec::new()
             }
         }

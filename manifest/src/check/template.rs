@@ -71,7 +71,11 @@ fn explain(
         }
         InvalidTemplate::Unknown(name) => {
             let known = names.0.iter().map(String::as_str).chain(FACTS);
-            let near = if report.is_full(Severity::Error) { None } else { nearest(&name, known) };
+            let near = if report.is_full(Severity::Error) {
+                None
+            } else {
+                nearest(&name, known.filter(|known| *known != name))
+            };
             let hint = match name.as_str() {
                 "checksum" => "name the files: `${checksum:Cargo.lock}`".to_owned(),
                 _ => "a template knows the variables of the manifest, the axes of its matrix, `branch`, `tag`, \

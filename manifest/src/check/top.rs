@@ -43,9 +43,12 @@ impl<'t> Top<'t> {
                 }
                 Some(&StageName::PREPARE) => top.stages.push(entry),
                 Some(known) => {
-                    hint_at_stage(entry, report);
-                    top.keys.note(known, entry.key.span);
-                    top.settings.push((known, &entry.value));
+                    if is_stage(entry, report) {
+                        top.meant.insert(key.to_owned());
+                    } else {
+                        top.keys.note(known, entry.key.span);
+                        top.settings.push((known, &entry.value));
+                    }
                 }
                 None if key.starts_with("x-") || key.starts_with('.') => {}
                 None if Scope::Top.reserved().contains(&key) => reserved(entry, report),
@@ -92,11 +95,11 @@ fn warn_of_shadowed_key(entry: &Entry, report: &mut Report<'_>) {
     }
 }
 
-/// A setting with a script was meant as a stage.
-fn hint_at_stage(entry: &Entry, report: &mut Report<'_>) {
+/// Reports a setting with a script: it was meant as a stage.
+fn is_stage(entry: &Entry, report: &mut Report<'_>) -> bool {
     let key = entry.key.text.as_str();
-    if entry.value.get("script").is_none() {
-        return;
+    if entry.value.get("script").is_none() || key == "environment" {
+        return false;
     }
     let message = format!("`{key}` is a setting of the manifest, and this looks like a stage");
     let problem = report.error(Code::KeyIsStage, entry.key.span, message);
@@ -106,6 +109,7 @@ fn hint_at_stage(entry: &Entry, report: &mut Report<'_>) {
     } else {
         format!("no stage can be called `{key}`; give it another name")
     }));
+    true
 }
 
 fn reserved(entry: &Entry, report: &mut Report<'_>) {
@@ -128,15 +132,15 @@ fn unknown(
 ) -> Option<String> {
     let key = entry.key.text.as_str();
     let foreign = Scope::Top.foreign(key);
-    let near = if foreign.is_some() || report.is_full(Severity::Error) {
+    let told = Scope::Top.hint(key);
+    let near = if told.is_some() || foreign.is_some() || report.is_full(Severity::Error) {
         None
     } else {
         let missing = |name: &&str| !defined.contains(name);
         let known = Scope::Top.known().iter().copied().filter(missing);
         nearest(key, known.chain(listed.names().filter(missing)))
     };
-    let ours = Scope::Top.hint(key).filter(|_| near.is_none());
-    let hint = ours.or_else(|| near.is_none().then(|| no_stage_hint(&entry.value)));
+    let hint = told.or_else(|| near.is_none().then(|| no_stage_hint(&entry.value)));
     let problem = report.error(Code::UnknownKey, entry.key.span, format!("unknown key {}", quoted(key)));
     report.push(problem.suggest(near).maybe_hint(hint));
     near.or(foreign).map(str::to_owned)

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::{
     fields::{Fields, wrong_type},
-    patterns, value,
+    patterns, value, when,
 };
 use crate::{
     Code, Cron, OnPullRequest, OnPush, OnTag, Patterns, Schedule, Trigger, Triggers,
@@ -50,9 +50,9 @@ pub(super) fn check(node: &Node, report: &mut Report<'_>) -> Option<Triggers> {
 /// `on: push` and `on: [push, tag]`.
 fn words(nodes: &[&Node], report: &mut Report<'_>) -> Triggers {
     let mut triggers = Triggers::default();
-    let events = Trigger::ALL.map(|event| (event.word(), event));
     for node in nodes {
-        match value::word(node, "on", &events, report) {
+        let Some(text) = value::text(node, "on", report) else { continue };
+        match Trigger::ALL.into_iter().find(|event| event.word() == text) {
             Some(Trigger::Push) => triggers.push = Some(OnPush::default()),
             Some(Trigger::Tag) => triggers.tag = Some(OnTag::default()),
             Some(Trigger::PullRequest) => triggers.pull_request = Some(OnPullRequest::default()),
@@ -61,7 +61,8 @@ fn words(nodes: &[&Node], report: &mut Report<'_>) -> Triggers {
                 report.push(problem.hint("write `on: {cron: [{name: nightly, schedule: \"0 3 * * *\"}]}`"));
             }
             // These start a build whatever `on` says.
-            Some(Trigger::Manual | Trigger::Local) | None => {}
+            Some(Trigger::Manual | Trigger::Local) => {}
+            None => when::unknown_event(text, node, report),
         }
     }
     triggers

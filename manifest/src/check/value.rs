@@ -129,13 +129,7 @@ pub(super) fn word<T: Copy>(
 pub(super) fn texts<'n>(node: &'n Node, key: &str, report: &mut Report<'_>) -> Vec<(&'n str, &'n Node)> {
     let items = nodes(node);
     if items.is_empty() && !matches!(node.value, Value::Invalid) {
-        let message = format!(
-            "`{key}` must be a list, and this is {}",
-            match node.value {
-                Value::List(_) => "an empty one",
-                _ => node.kind(),
-            }
-        );
+        let message = format!("`{key}` must be a list, and this is {}", node.kind());
         report.push(
             report
                 .error(Code::WrongType, node.span, message)

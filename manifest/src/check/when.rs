@@ -78,7 +78,8 @@ fn events(node: &Node, report: &mut Report<'_>) -> Option<Events> {
     Events::new(events)
 }
 
-fn unknown_event(word: &str, node: &Node, report: &mut Report<'_>) {
+/// Reports a word that is no event.
+pub(super) fn unknown_event(word: &str, node: &Node, report: &mut Report<'_>) {
     let near = match word {
         "schedule" | "scheduled" => Some("cron"),
         "merge_request" | "merge_request_event" => Some("pull_request"),

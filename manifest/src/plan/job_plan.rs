@@ -38,11 +38,12 @@ pub struct StagePlan {
 }
 
 /// Keys at the top that are planned and not carried out yet.
-const TOP: [&str; 9] =
+const SETTINGS: [&str; 9] =
     ["shell", "clone", "agent", "services", "cache", "concurrency", "retry", "docker", "resources"];
 
 /// Keys of a stage that are planned and not carried out yet.
-const STAGE: [&str; 11] = [
+const STAGE_SETTINGS: [&str; 12] = [
+    "environment",
     "timeout",
     "retry",
     "allow_failure",
@@ -58,29 +59,22 @@ const STAGE: [&str; 11] = [
 
 impl Plan {
     /// The one job of this plan, as the engine carries it out. The errors name all that it can't
-    /// carry out yet.
+    /// carry out yet; of a stage that is skipped nothing needs to be.
     pub fn supported(&self) -> Result<JobPlan, Diagnostics> {
         let mut problems = Vec::new();
-        self.refuse_top(&mut problems);
-        let out_of_line = self.manifest.order.first_out_of_line();
-        for (at, stage) in self.manifest.stages.iter().enumerate() {
-            let planned = self.jobs.first().and_then(|job| job.stages.get(at));
-            self.refuse_stage(&stage.name, &stage.keys, &mut problems);
-            if planned.is_some_and(|planned| wants_failure(planned)) {
-                let place = stage.when.any.first().map_or(stage.place, |entry| entry.place);
-                problems.push(self.refuse(place, "`status` other than `success`"));
-            }
-            if out_of_line == Some(at) {
-                let place = stage.keys.get("needs").unwrap_or(stage.place);
-                problems.push(self.refuse(place, "running stages in another order than that of `stages`"));
+        self.refuse_settings(&mut problems);
+        for job in &self.jobs {
+            self.refuse_order(job, &mut problems);
+            for planned in &job.stages {
+                self.refuse_stage(planned, &mut problems);
             }
         }
         match self.jobs.as_slice() {
-            _ if !problems.is_empty() => Err(sorted(problems)),
-            [job] => self.job_plan(job),
+            [job] if problems.is_empty() => self.job_plan(job),
             _ => {
-                let place = self.manifest.keys.get("matrix").unwrap_or_default();
-                Err(sorted(vec![self.refuse(place, "a `matrix` of more than one job")]))
+                problems.sort_by_key(|problem| (problem.line, problem.column));
+                problems.dedup();
+                Err(Diagnostics::from(problems))
             }
         }
     }
@@ -88,7 +82,8 @@ impl Plan {
     fn job_plan(&self, job: &Job) -> Result<JobPlan, Diagnostics> {
         let Some(image) = job.image.known() else {
             let place = self.manifest.image.place();
-            return Err(sorted(vec![self.refuse(place, "an image that depends on the agent or on files")]));
+            let problem = self.refuse(place, "an image that depends on the agent or on files");
+            return Err(Diagnostics::from(vec![problem]));
         };
         Ok(JobPlan {
             image: image.to_owned(),
@@ -98,24 +93,44 @@ impl Plan {
         })
     }
 
-    fn refuse_top(&self, problems: &mut Vec<Diagnostic>) {
-        let manifest = &self.manifest;
-        for key in TOP {
-            if let Some(place) = manifest.keys.get(key) {
-                problems.push(self.refuse(place, &format!("`{key}`")));
-            }
+    fn refuse_settings(&self, problems: &mut Vec<Diagnostic>) {
+        let keys = &self.manifest.keys;
+        for (key, place) in keys.iter().filter(|(key, _)| SETTINGS.contains(key)) {
+            problems.push(self.refuse(place, &format!("`{key}`")));
         }
         if self.jobs.len() > 1 {
-            let place = manifest.keys.get("matrix").unwrap_or_default();
+            let place = keys.get("matrix").unwrap_or_default();
             problems.push(self.refuse(place, "a `matrix` of more than one job"));
         }
     }
 
-    fn refuse_stage(&self, name: &StageName, keys: &crate::Keys, problems: &mut Vec<Diagnostic>) {
-        for key in STAGE.into_iter().chain(["environment"]) {
-            if let Some(place) = keys.get(key) {
-                problems.push(self.refuse(place, &format!("`{key}` in a stage (here: `{name}`)")));
-            }
+    fn refuse_stage(&self, planned: &PlannedStage, problems: &mut Vec<Diagnostic>) {
+        let Decision::Run(status) = planned.decision else { return };
+        let stage = &planned.stage;
+        for (key, place) in stage.keys.iter().filter(|(key, _)| STAGE_SETTINGS.contains(key)) {
+            problems.push(self.refuse(place, &format!("`{key}` in a stage")));
+        }
+        if status != Status::SUCCESS {
+            let entry = stage.when.any.iter().find(|entry| entry.status.failure);
+            let place = entry.map_or(stage.place, |entry| entry.place);
+            problems.push(self.refuse(place, "a stage that also runs after a failure"));
+        }
+    }
+
+    /// Refuses what would let stages run in another order than that of the list: the first stage that
+    /// does not wait for all that run before it.
+    fn refuse_order(&self, job: &Job, problems: &mut Vec<Diagnostic>) {
+        let running: Vec<usize> =
+            (0..job.stages.len()).filter(|at| job.stages[*at].skipped().is_none()).collect();
+        let waits_for_all = |number: usize| {
+            let before = self.manifest.order.ancestors(running[number]);
+            running[..number].iter().all(|at| before.contains(at))
+                && !running[number..].iter().any(|at| before.contains(at))
+        };
+        if let Some(number) = (0..running.len()).find(|number| !waits_for_all(*number)) {
+            let stage = &job.stages[running[number]].stage;
+            let place = stage.keys.get("needs").unwrap_or(stage.place);
+            problems.push(self.refuse(place, "running stages in another order than that of `stages`"));
         }
     }
 
@@ -132,13 +147,4 @@ fn stage_plan(planned: &PlannedStage) -> StagePlan {
         script: planned.stage.script.clone(),
         skip: planned.skipped().map(str::to_owned),
     }
-}
-
-fn wants_failure(planned: &PlannedStage) -> bool {
-    matches!(planned.decision, Decision::Run(status) if status != Status::SUCCESS)
-}
-
-fn sorted(mut problems: Vec<Diagnostic>) -> Diagnostics {
-    problems.sort_by_key(|problem| (problem.line, problem.column));
-    Diagnostics::from(problems)
 }

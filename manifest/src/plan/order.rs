@@ -81,12 +81,6 @@ impl Order {
         found
     }
 
-    /// The first stage that may run beside one that is listed before it, or before such a one. Without
-    /// any, the stages run strictly in the order of the list.
-    pub fn first_out_of_line(&self) -> Option<usize> {
-        (0..self.len()).find(|stage| !self.ancestors(*stage).iter().copied().eq(0..*stage))
-    }
-
     /// The stages by rounds: those of a round wait for stages of earlier rounds alone.
     pub fn rounds(&self) -> Vec<Vec<usize>> {
         let mut level = vec![None; self.len()];
@@ -180,7 +174,6 @@ mod tests {
     fn without_needs_each_waits_for_the_one_before() {
         let order = order(&[success(None), success(None), success(None)]);
         assert_eq!((order.needs(0), order.needs(1), order.needs(2)), (&[][..], &[0][..], &[1][..]));
-        assert_eq!(order.first_out_of_line(), None);
         assert_eq!(order.rounds(), [[0], [1], [2]]);
     }
 
@@ -188,7 +181,6 @@ mod tests {
     fn a_stage_without_needs_waits_for_all_that_run_side_by_side() {
         let order = order(&[success(None), success(Some(&[0])), success(Some(&[0])), success(None)]);
         assert_eq!(order.needs(3), [1, 2]);
-        assert_eq!(order.first_out_of_line(), Some(2));
         assert_eq!(order.rounds(), [vec![0], vec![1, 2], vec![3]]);
     }
 

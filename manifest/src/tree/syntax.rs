@@ -40,6 +40,10 @@ pub(super) fn explain(error: &ScanError, report: &Report<'_>) -> Diagnostic {
         ErrorKind::UnclosedQuotedScalar | ErrorKind::UnclosedFlowCollection { .. } => {
             Some("close it; if it belongs to a text, put all of the text in quotes".to_owned())
         }
+        ErrorKind::SimpleKeyExpected => missing_dash(source, line_start),
+        ErrorKind::MappingValueNotAllowed if is_too_deep(source, line_start, line) => {
+            Some("this line is indented further than the one above, which has a value already".to_owned())
+        }
         _ => trap_start(line).map(|offset| quoting_hint(source, line_start + offset)),
     };
     report.error(code, Span { start, end: start }, message(error)).maybe_hint(hint)
@@ -56,6 +60,7 @@ fn message(error: &ScanError) -> String {
             "there is text after the closing quote".to_owned()
         }
         ErrorKind::MappingValueNotAllowed => "`: ` makes a mapping, which can't stand here".to_owned(),
+        ErrorKind::SimpleKeyExpected => "this line is no key with a `:`, and no entry of a list".to_owned(),
         ErrorKind::ExpectedBlockMappingKey => {
             "a key was expected here, as indented as those above".to_owned()
         }
@@ -64,6 +69,39 @@ fn message(error: &ScanError) -> String {
         }
         kind => format!("not valid YAML: {kind}"),
     }
+}
+
+/// What a line among the entries of a list lacks.
+fn missing_dash(source: &Source<'_>, line_start: usize) -> Option<String> {
+    let (_, above) = line_above(source, line_start)?;
+    let is_entry = above.trim_start().starts_with("- ");
+    is_entry.then(|| "the line above is an entry of a list: begin this one with `- ` too".to_owned())
+}
+
+/// True for a key that is indented below a key with a value.
+fn is_too_deep(source: &Source<'_>, line_start: usize, line: &str) -> bool {
+    let is_key = line.trim_end().ends_with(':')
+        || line.split_once(": ").is_some_and(|(key, _)| !key.contains(['"', '\'', ' ']));
+    let above = line_above(source, line_start).map(|(_, above)| above);
+    is_key
+        && above.is_some_and(|above| {
+            indentation(above).len() < indentation(line).len()
+                && above.contains(": ")
+                && !above.trim_start().starts_with("- ")
+        })
+}
+
+/// The nearest line above that has something in it.
+fn line_above<'a>(source: &Source<'a>, line_start: usize) -> Option<(usize, &'a str)> {
+    let mut start = line_start;
+    while start > 0 {
+        let (above, line) = source.line(start - 1);
+        if !line.trim().is_empty() {
+            return Some((above, line));
+        }
+        start = above;
+    }
+    None
 }
 
 fn indentation(line: &str) -> &str {
