@@ -9,7 +9,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use buildr_engine::job::{
-    GitReference, GitSource, Identity as JobIdentity, Item, JobRequest, SourceSpec, Stop,
+    EventFacts, GitReference, GitSource, Identity as JobIdentity, Item, JobRequest, SourceSpec, Stop,
 };
 use buildr_manifest::{Event, EventKind, Outcome};
 use buildr_proto::{
@@ -264,6 +264,7 @@ impl<R: Runner> Shop<R> {
             source: SourceSpec::Git(GitSource { url: repository, reference, commit }),
             manifest_path: manifest_path.map(Into::into),
             trigger,
+            facts: EventFacts::default(),
             vars: variables,
             process_environment: self.inheritable.clone(),
             identity: JobIdentity {

@@ -1,9 +1,11 @@
 //! The one way by which a job tells what happens, and the one by which it hears that it shall end.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 
-use buildr_manifest::{Event, EventKind};
+use buildr_manifest::{Event, EventKind, StagePlan, StageState, Usage};
 
 use crate::job::{Item, Output, Stop};
 
@@ -31,6 +33,18 @@ impl Feed {
     /// Tells a warning.
     pub(crate) async fn warning(&self, message: impl Into<String>) {
         self.event(EventKind::Warning { message: message.into() }).await;
+    }
+
+    /// Tells how a stage ended that never ran.
+    pub(crate) async fn never_ran(&self, stage: &StagePlan, state: StageState) {
+        self.event(EventKind::StageFinished {
+            stage: stage.name.clone(),
+            state,
+            log_bytes: 0,
+            duration: Duration::ZERO,
+            usage: Usage::default(),
+        })
+        .await;
     }
 
     /// Passes a piece of output on; waits while the listener is behind.

@@ -44,6 +44,8 @@ pub struct JobRequest {
     pub manifest_path: Option<PathBuf>,
     /// What started the build.
     pub trigger: Trigger,
+    /// What the event brought, where that is not what git says.
+    pub facts: EventFacts,
     /// Variables that win over the manifest's.
     pub vars: Vec<(VarName, String)>,
     /// The environment that a manifest may inherit from, already narrowed by the operator.
@@ -52,6 +54,19 @@ pub struct JobRequest {
     pub identity: Identity,
     /// Caps the manifest's timeout.
     pub timeout: Option<Duration>,
+}
+
+/// What is known of an event from elsewhere than the repository.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EventFacts {
+    /// The branch; none: the one that is checked out.
+    pub branch: Option<String>,
+    /// The tag; none: the one that is checked out.
+    pub tag: Option<String>,
+    /// The branch that a pull request is to be merged into.
+    pub target: Option<String>,
+    /// The name of the schedule.
+    pub cron: Option<String>,
 }
 
 /// What a build is told of itself.

@@ -5,7 +5,7 @@
 //! # Layout
 //! - [`engine`]: settings, and the three things that can be asked: prepare, run, reap
 //! - [`job`]: the request and the stream
-//! - `prepare`: with [`source`] and `manifest_file`, up to a plan
+//! - `prepare`: with [`source`], `manifest_file` and [`planning`], up to a plan
 //! - `run`: `boot`, `stages`, `finish`; what an end means is in `verdict`
 //! - `link`, `watch`, `control`: init's other end, a stage as a stream, the log files
 //! - `docker`, `container`, `image`, `credentials`: Docker
@@ -26,6 +26,7 @@ mod janitor;
 pub mod job;
 mod link;
 mod manifest_file;
+pub mod planning;
 mod prepare;
 mod reaper;
 mod run;
@@ -38,7 +39,8 @@ pub use claim::Claim;
 pub use engine::{Config, DockerSocket, Engine, Lifetime};
 pub use error::Error;
 pub use job::{
-    Finished, GitReference, GitSource, Identity, Item, JobRequest, Output, Prepared, RunId, SourceSpec, Stop,
+    EventFacts, Finished, GitReference, GitSource, Identity, Item, JobRequest, Output, Prepared, RunId,
+    SourceSpec, Stop,
 };
 pub use reaper::Reaped;
 

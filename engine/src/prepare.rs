@@ -1,36 +1,23 @@
 //! The first half of a job: the project is brought here and its manifest is read. No code of the
 //! build runs yet.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Instant,
-};
+use std::{path::Path, sync::Arc, time::Instant};
 
-use buildr_manifest::{Context, EventKind, JobPlan, Manifest, Outcome};
+use buildr_manifest::{EventKind, JobPlan, Outcome, Start};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     Finished,
     claim::Claim,
     engine::Inner,
-    environment::repository,
     error::chain,
     feed::{Feed, StopSignal},
     job::{GitSource, JobRequest, Prepared, SourceSpec},
-    manifest_file::{self, ManifestFile},
+    manifest_file,
+    planning::{self, Planned, Project, manifest_error},
     run_folder::RunFolder,
-    source,
+    verdict,
 };
-
-/// A project that is here.
-#[derive(Debug, Default)]
-struct Project {
-    path: PathBuf,
-    commit: Option<String>,
-    branch: Option<String>,
-    tag: Option<String>,
-}
 
 /// Prepares a job; where that fails, says so as the stream's last event.
 pub(crate) async fn prepare(
@@ -94,7 +81,7 @@ async fn plan(
     feed: &Feed,
     stop: &StopSignal,
 ) -> Result<(Project, JobPlan), Outcome> {
-    let project = bring(engine, request, folder, stop).await?;
+    let project = bring(engine, request, folder, stop).await?.seen_as(request);
     feed.event(EventKind::SourceResolved {
         commit: project.commit.clone(),
         branch: project.branch.clone(),
@@ -103,13 +90,13 @@ async fn plan(
     .await;
     let (root, wanted) = (project.path.clone(), request.manifest_path.clone());
     let file = blocking(move || manifest_file::read(&root, wanted.as_deref())).await?;
-    let file = file.map_err(|message| Outcome::ManifestError { message })?;
-    let plan = resolve(request, &project, file, feed).await?;
-    feed.event(EventKind::Planned {
-        image: plan.image.clone(),
-        stages: plan.stages.iter().map(|stage| stage.name.clone()).collect(),
-    })
-    .await;
+    let mut file = file.map_err(|message| Outcome::ManifestError { message })?;
+    if let Some(warning) = file.warning.take() {
+        feed.warning(warning).await;
+    }
+    let (theirs, place) = (request.clone(), project.clone());
+    let planned = blocking(move || planning::plan(&theirs, place, &file)).await??;
+    let plan = narrow(&planned, feed).await?;
     match stop.by() {
         Some(by) => Err(Outcome::Canceled { by }),
         None => Ok((project, plan)),
@@ -126,24 +113,10 @@ async fn bring(
     match &request.source {
         SourceSpec::Folder(path) => {
             let path = path.clone();
-            blocking(move || local(&path)).await?
+            blocking(move || planning::local(&path)).await?
         }
         SourceSpec::Git(git) => check_out(engine, git, &folder.workspace(), stop).await,
     }
-}
-
-fn local(path: &Path) -> Result<Project, Outcome> {
-    let failed = |error: std::io::Error| Outcome::SourceError {
-        message: format!("cannot use the project's folder {}: {error}", path.display()),
-    };
-    let path = path.canonicalize().map_err(failed)?;
-    if !path.is_dir() {
-        return Err(failed(std::io::ErrorKind::NotADirectory.into()));
-    }
-    // Waking libgit2 takes longer than all the rest: not for nothing.
-    let in_repository = path.ancestors().any(|folder| folder.join(".git").exists());
-    let facts = if in_repository { source::describe_folder(&path) } else { Default::default() };
-    Ok(Project { path, commit: facts.commit, branch: facts.branch, tag: None })
 }
 
 async fn check_out(
@@ -178,31 +151,28 @@ async fn check_out(
     })
 }
 
-async fn resolve(
-    request: &JobRequest,
-    project: &Project,
-    file: ManifestFile,
-    feed: &Feed,
-) -> Result<JobPlan, Outcome> {
-    if let Some(warning) = file.warning {
-        feed.warning(warning).await;
-    }
-    let (manifest, diagnostics) = Manifest::parse(&file.text, &file.name)
-        .map_err(|problems| Outcome::ManifestError { message: problems.render(false) })?;
-    for diagnostic in diagnostics {
+/// What the engine is to do of a plan, unless that is nothing.
+async fn narrow(planned: &Planned, feed: &Feed) -> Result<JobPlan, Outcome> {
+    for diagnostic in &planned.diagnostics {
         feed.warning(diagnostic.render(false)).await;
     }
-    let (plan, warnings) = manifest.plan(&Context {
-        trigger: request.trigger,
-        branch: project.branch.clone(),
-        tag: project.tag.clone(),
-        commit: project.commit.clone(),
-        repository: repository(request),
-        process_environment: request.process_environment.clone(),
-        vars: request.vars.clone(),
-    });
-    for warning in warnings {
-        feed.warning(warning).await;
+    for warning in &planned.plan.warnings {
+        feed.warning(warning.clone()).await;
+    }
+    if matches!(planned.plan.start, Start::No { .. }) {
+        return Err(Outcome::Skipped);
+    }
+    let plan = planned.plan.supported().map_err(manifest_error)?;
+    feed.event(EventKind::Planned {
+        image: plan.image.clone(),
+        stages: plan.stages.iter().map(|stage| stage.name.clone()).collect(),
+    })
+    .await;
+    if plan.stages.iter().all(|stage| stage.skip.is_some()) {
+        for stage in &plan.stages {
+            feed.never_ran(stage, verdict::never_runs(stage, None)).await;
+        }
+        return Err(Outcome::Skipped);
     }
     Ok(plan)
 }

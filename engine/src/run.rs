@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use buildr_manifest::{EventKind, Outcome, StageName, StageState, Usage};
+use buildr_manifest::{EventKind, Outcome, StageName, StageState};
 use tokio::time::sleep_until;
 
 use crate::{
@@ -39,7 +39,7 @@ pub(crate) struct Run<'a> {
 struct Progress {
     /// So many of them have ended, whatever way.
     done: usize,
-    /// The one that ended last.
+    /// The one that ran and ended last.
     last: Option<(StageName, StageState)>,
 }
 
@@ -140,15 +140,7 @@ impl Run<'_> {
 /// Says of each stage that never ran why not.
 async fn tell_unreached(prepared: &Prepared, progress: &Progress, feed: &Feed) {
     let last = progress.last.as_ref().map(|(stage, state)| (stage, state));
-    let state = verdict::not_reached(last);
     for stage in prepared.plan.stages.iter().skip(progress.done) {
-        feed.event(EventKind::StageFinished {
-            stage: stage.name.clone(),
-            state: state.clone(),
-            log_bytes: 0,
-            duration: Duration::ZERO,
-            usage: Usage::default(),
-        })
-        .await;
+        feed.never_ran(stage, verdict::never_runs(stage, last)).await;
     }
 }

@@ -10,9 +10,10 @@
 //! - `address`, `wanted`: what may be handed to git
 //! - `mirror`, `workspace`: the two kinds of folders
 //! - `program`, `library`: the network half, by the git program or by libgit2
-//! - `folder`: what is known of a folder of the user's
+//! - `folder`, `changes`: what is known of a folder of the user's
 
 mod address;
+mod changes;
 mod error;
 mod folder;
 mod library;
@@ -32,6 +33,7 @@ use git2::Oid;
 use tokio_util::sync::CancellationToken;
 
 pub use address::UrlPolicy;
+pub use changes::changed_paths;
 pub use error::SourceError;
 pub use folder::{FolderFacts, describe_folder};
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use buildr_init::wire::{EndCause, StageEnd};
-use buildr_manifest::{Cause, Outcome, StageName, StageState};
+use buildr_manifest::{Cause, Outcome, StageName, StagePlan, StageState};
 
 /// What wanted a job to end before its time.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -135,8 +135,16 @@ fn cannot_start(reason: &str, no_shell: bool, limits: Limits<'_>) -> Verdict {
     }
 }
 
-/// The state of a stage that never ran: `stopper` is the stage that ended before it with `state`.
-pub(crate) fn not_reached(stopper: Option<(&StageName, &StageState)>) -> StageState {
+/// The state of a stage that never ran: its own condition did not hold, or `stopper` is the stage that
+/// ended last before it, with its state.
+pub(crate) fn never_runs(stage: &StagePlan, stopper: Option<(&StageName, &StageState)>) -> StageState {
+    match &stage.skip {
+        Some(why) => StageState::Skipped { why: why.clone() },
+        None => not_reached(stopper),
+    }
+}
+
+fn not_reached(stopper: Option<(&StageName, &StageState)>) -> StageState {
     let because = match stopper {
         Some((stage, StageState::Failed { .. } | StageState::Oom)) => Some(stage.clone()),
         _ => None,

@@ -7,7 +7,7 @@ use std::{
 
 use buildr_engine::{
     Config, Engine, Finished,
-    job::{GitReference, GitSource, Identity, Item, JobRequest, RunId, SourceSpec, Stop},
+    job::{EventFacts, GitReference, GitSource, Identity, Item, JobRequest, RunId, SourceSpec, Stop},
 };
 use buildr_manifest::{Cause, FILE_NAMES, Outcome, Trigger};
 use clap::ValueEnum;
@@ -55,6 +55,15 @@ pub(super) struct Args {
     /// The event that the build is to see as its cause
     #[arg(long, value_enum, default_value_t = Event::Local)]
     event: Event,
+    /// The branch that the build is to see [default: the one that is checked out]
+    #[arg(long, value_name = "BRANCH")]
+    branch: Option<String>,
+    /// The tag that the build is to see [default with --event tag: that of HEAD]
+    #[arg(long, value_name = "TAG")]
+    tag: Option<String>,
+    /// The branch that a pull request is to be merged into, with --event pull_request
+    #[arg(long, value_name = "BRANCH")]
+    target: Option<String>,
     /// Build a fresh clone of HEAD instead of the folder as it is
     #[arg(long)]
     clean: bool,
@@ -201,6 +210,12 @@ fn request(args: &Args) -> Result<JobRequest, Error> {
         source,
         manifest_path: file,
         trigger: args.event.into(),
+        facts: EventFacts {
+            branch: args.branch.clone(),
+            tag: args.tag.clone(),
+            target: args.target.clone(),
+            cron: None,
+        },
         vars: args.vars.iter().map(|Variable(name, value)| (name.clone(), value.clone())).collect(),
         process_environment: environment(),
         identity: Identity::default(),
@@ -276,6 +291,9 @@ fn command_line(args: &Args) -> String {
     if args.event != Event::Local {
         let event = args.event.to_possible_value();
         words.extend(event.map(|event| format!("--event {}", event.get_name())));
+    }
+    for (flag, value) in [("--branch", &args.branch), ("--tag", &args.tag), ("--target", &args.target)] {
+        words.extend(value.iter().map(|value| format!("{flag} {}", quote(value))));
     }
     if args.clean {
         words.push("--clean".to_owned());

@@ -6,7 +6,7 @@ use std::{
 };
 
 use buildr_init::wire::{Order, StageSpec};
-use buildr_manifest::{EventKind, Outcome, StagePlan, Usage};
+use buildr_manifest::{EventKind, Outcome, StagePlan, StageState, Usage};
 use tokio::time::{sleep, timeout};
 
 use super::{Progress, Run, boot::Booted};
@@ -34,12 +34,18 @@ impl Run<'_> {
             if let Some(interrupt) = self.interrupt_now() {
                 return interrupt.outcome(None);
             }
+            if let Some(why) = &stage.skip {
+                self.feed.never_ran(stage, StageState::Skipped { why: why.clone() }).await;
+                progress.done += 1;
+                continue;
+            }
             if let Some(outcome) = self.stage(booted, number, stage, progress).await {
                 return outcome;
             }
         }
         match self.stop.by() {
             Some(by) => Outcome::Canceled { by },
+            None if progress.last.is_none() => Outcome::Skipped,
             None => Outcome::Passed,
         }
     }

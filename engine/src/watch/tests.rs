@@ -24,6 +24,7 @@ impl Stage {
             plan: StagePlan {
                 name: StageName::new("test").unwrap(),
                 script: (0..steps).map(|step| format!("step {step}")).collect(),
+                skip: None,
             },
             status: StageStatus { stage: 0, log_bytes: 0, steps: Vec::new(), end: None },
         }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use buildr_engine::{
-    Config, Engine, Finished, Identity, Item, JobRequest, Lifetime, RunId, SourceSpec, Stop,
+    Config, Engine, EventFacts, Finished, Identity, Item, JobRequest, Lifetime, RunId, SourceSpec, Stop,
 };
 use buildr_manifest::{EventKind, Outcome, StageState, Trigger};
 use tempfile::TempDir;
@@ -89,6 +89,7 @@ impl Project {
             source: SourceSpec::Folder(self.folder.path().to_owned()),
             manifest_path: None,
             trigger: Trigger::Local,
+            facts: EventFacts::default(),
             vars: Vec::new(),
             process_environment: BTreeMap::new(),
             identity: Identity::default(),
