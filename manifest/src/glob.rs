@@ -4,7 +4,7 @@
 //! A glob matches the whole of a text, never a part. Time is in proportion to the product of the two
 //! lengths, whatever they are.
 
-use std::fmt;
+use std::{cell::Cell, fmt};
 
 /// A checked glob.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +33,42 @@ pub(crate) enum Subject {
     Name,
     /// A file's path from the root of the repository. A folder with a `/` at its end means its contents.
     Path,
+}
+
+/// How much matching may still be done: a manifest brings the globs, and whoever pushes the texts.
+/// Without any left nothing matches.
+#[derive(Clone, Debug)]
+pub(crate) struct Work(Cell<u64>);
+
+impl Work {
+    /// Enough for any build that is meant: 10,000 changed files and 100 globs use a part of it.
+    const PLAN: u64 = 100_000_000;
+
+    /// What one plan may use: a fraction of a second.
+    pub(crate) fn of_a_plan() -> Self {
+        Self(Cell::new(Self::PLAN))
+    }
+
+    /// No limit, for texts of a bounded length.
+    pub(crate) fn unlimited() -> Self {
+        Self(Cell::new(u64::MAX))
+    }
+
+    /// True once there was not enough.
+    pub(crate) fn is_used_up(&self) -> bool {
+        self.0.get() == 0
+    }
+
+    fn take(&self, amount: usize) -> bool {
+        self.0.set(self.0.get().saturating_sub(amount as u64));
+        !self.is_used_up()
+    }
+}
+
+impl Default for Work {
+    fn default() -> Self {
+        Self::of_a_plan()
+    }
 }
 
 /// Why a text is no glob, to follow the text itself.
@@ -83,11 +119,16 @@ impl Glob {
 
     /// True where the whole text is matched.
     pub fn matches(&self, text: &str) -> bool {
-        let mut states = vec![false; self.tokens.len() + 1];
+        self.matches_within(text, &Work::unlimited())
+    }
+
+    fn matches_within(&self, text: &str, work: &Work) -> bool {
+        let (mut states, mut next) = (vec![false; self.tokens.len() + 1], vec![false; self.tokens.len() + 1]);
         self.enter(0, &mut states);
         for c in text.chars() {
-            let mut next = vec![false; states.len()];
+            let mut active = 0;
             for (at, token) in self.tokens.iter().enumerate().filter(|(at, _)| states[*at]) {
+                active += 1;
                 match token {
                     Token::Star if c != '/' => self.enter(at, &mut next),
                     Token::Stars => self.enter(at, &mut next),
@@ -96,7 +137,11 @@ impl Glob {
                     _ => {}
                 }
             }
-            states = next;
+            if active == 0 || !work.take(active + self.tokens.len() / 8) {
+                return false;
+            }
+            std::mem::swap(&mut states, &mut next);
+            next.fill(false);
         }
         states[self.tokens.len()]
     }
@@ -150,8 +195,14 @@ impl Patterns {
     /// True where the last entry that matches is no exclusion. A list that begins with an exclusion
     /// begins with everything.
     pub fn matches(&self, text: &str) -> bool {
+        self.matches_within(text, &Work::unlimited())
+    }
+
+    /// The same, as far as there is work left.
+    pub(crate) fn matches_within(&self, text: &str, work: &Work) -> bool {
         let starts_full = self.0.first().is_some_and(|first| first.exclude);
-        self.0.iter().rev().find(|pattern| pattern.glob.matches(text)).map_or(starts_full, |p| !p.exclude)
+        let last = self.0.iter().rev().find(|pattern| pattern.glob.matches_within(text, work));
+        last.map_or(starts_full, |pattern| !pattern.exclude)
     }
 
     /// True where every text matches.

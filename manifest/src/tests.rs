@@ -3,4 +3,5 @@
 mod diagnostics;
 mod language;
 mod planning;
+mod print;
 mod properties;

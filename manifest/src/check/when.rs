@@ -1,5 +1,7 @@
 //! `when` of a stage.
 
+use std::collections::BTreeMap;
+
 use super::{
     environment,
     fields::{Fields, wrong_type},
@@ -91,12 +93,12 @@ pub(super) fn unknown_event(word: &str, node: &Node, report: &mut Report<'_>) {
     report.push(problem.suggest(near).hint(format!("it is one of {all}")));
 }
 
-fn variables(node: &Node, report: &mut Report<'_>) -> Vec<(VarName, Patterns)> {
+fn variables(node: &Node, report: &mut Report<'_>) -> BTreeMap<VarName, Patterns> {
     let Some(entries) = node.as_mapping().filter(|entries| !entries.is_empty()) else {
         wrong_type(node, "`var`", "a mapping of variables to values", "var: {RUST: stable}", report);
-        return Vec::new();
+        return BTreeMap::new();
     };
-    let mut variables = Vec::new();
+    let mut variables = BTreeMap::new();
     for entry in entries {
         let name = match VarName::new(entry.key.text.as_str()) {
             Ok(name) => Some(name),

@@ -8,9 +8,10 @@ use super::{
     variables,
 };
 use crate::{
-    Combination, Context, Diagnostics, Manifest, Stage, Template, Trigger, VarName,
+    Combination, Context, Diagnostics, Manifest, Place, Stage, Template, Trigger, VarName,
     check::{image_problem, workdir_problem},
     diagnostic::{Code, Diagnostic, quoted},
+    glob::Work,
     template::{Facts, InvalidTemplate, Text},
     when::Situation,
 };
@@ -23,11 +24,16 @@ impl Manifest {
         let combinations =
             self.matrix.as_ref().map_or_else(|| vec![Combination::default()], |m| m.combinations());
         let jobs = (1..).zip(&combinations).map(|(number, values)| planner.job(number, values)).collect();
-        let Planner { mut warnings, problems, situation, .. } = planner;
+        let Planner { mut warnings, mut problems, situation, .. } = planner;
+        let start = start::start(self.on.as_ref(), &situation);
+        if situation.work.is_used_up() {
+            let message = "the conditions of this manifest take too long to compare with this event";
+            let problem = self.origin.error(Code::TooLarge, Place::default(), message);
+            problems.push(problem.hint("use fewer or simpler globs in `paths` and `var`"));
+        }
         if !problems.is_empty() {
             return Err(Diagnostics::from(problems));
         }
-        let start = start::start(self.on.as_ref(), &situation);
         if let Start::No { why } = &start {
             warnings.push(format!("the event starts no build by itself: {why}"));
         }
@@ -132,7 +138,7 @@ impl<'m> Planner<'m> {
         let workdir = stage.workdir.as_ref().map(|workdir| filler.workdir(workdir));
         let artifact_name = stage.artifacts.as_ref().and_then(|artifacts| artifacts.name.as_ref());
         let artifact_name = artifact_name.map(|name| filler.text(name));
-        let decision = match stage.when.decide(&failures, |name| variables.get(name)) {
+        let decision = match stage.when.decide(&failures, &self.situation.work, |name| variables.get(name)) {
             Ok(status) => Decision::Run(status),
             Err(why) => Decision::Skip { why },
         };
@@ -250,6 +256,7 @@ fn situation(context: &Context) -> Situation {
             Trigger::Push | Trigger::PullRequest | Trigger::Local => context.changed_paths.clone(),
             Trigger::Tag | Trigger::Cron | Trigger::Manual => None,
         },
+        work: Work::of_a_plan(),
     }
 }
 
