@@ -7,6 +7,7 @@
 mod fill;
 mod job_plan;
 mod order;
+mod progress;
 mod start;
 mod variables;
 
@@ -19,6 +20,7 @@ use crate::{Cache, CancelOlder, Manifest, Service, Stage, Status, VarName, glob:
 pub use job_plan::{JobPlan, StagePlan};
 pub use order::Order;
 pub(crate) use order::{First, Waits};
+pub use progress::{Phase, Progress, Turn};
 pub use start::Start;
 pub(crate) use variables::is_reserved;
 pub use variables::{VarMap, Variables};

@@ -4,4 +4,5 @@ mod diagnostics;
 mod language;
 mod planning;
 mod print;
+mod progress;
 mod properties;

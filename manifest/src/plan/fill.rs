@@ -1,7 +1,7 @@
 //! From a manifest and a context to a plan: templates filled, variables resolved, conditions held
 //! against the event.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use super::{
     Decision, Job, Plan, PlannedCache, PlannedService, PlannedStage, Start, VarMap, Variables, start,
@@ -25,6 +25,8 @@ impl Manifest {
             self.matrix.as_ref().map_or_else(|| vec![Combination::default()], |m| m.combinations());
         let jobs = (1..).zip(&combinations).map(|(number, values)| planner.job(number, values)).collect();
         let Planner { mut warnings, mut problems, situation, .. } = planner;
+        let mut told = HashSet::new();
+        warnings.retain(|warning| told.insert(warning.clone()));
         let start = start::start(self.on.as_ref(), &situation);
         if situation.work.is_used_up() {
             let message = "the conditions of this manifest take too long to compare with this event";
