@@ -41,12 +41,17 @@ pub(crate) enum Subject {
 pub(crate) struct Work(Cell<u64>);
 
 impl Work {
-    /// Enough for any build that is meant: 10,000 changed files and 100 globs use a part of it.
-    const PLAN: u64 = 100_000_000;
+    /// What one plan may use: a second or two. 10,000 changed files and 100 globs use a tenth of it.
+    const PLAN: u64 = 1_000_000_000;
 
-    /// What one plan may use: a fraction of a second.
+    /// What one plan may use.
     pub(crate) fn of_a_plan() -> Self {
-        Self(Cell::new(Self::PLAN))
+        Self::new(Self::PLAN)
+    }
+
+    /// So many steps: a step is one token of a glob that is tried on one character.
+    pub(crate) fn new(steps: u64) -> Self {
+        Self(Cell::new(steps))
     }
 
     /// No limit, for texts of a bounded length.
@@ -123,27 +128,25 @@ impl Glob {
     }
 
     fn matches_within(&self, text: &str, work: &Work) -> bool {
-        let (mut states, mut next) = (vec![false; self.tokens.len() + 1], vec![false; self.tokens.len() + 1]);
+        let (mut states, mut next) = (States::new(self.tokens.len()), States::new(self.tokens.len()));
         self.enter(0, &mut states);
         for c in text.chars() {
-            let mut active = 0;
-            for (at, token) in self.tokens.iter().enumerate().filter(|(at, _)| states[*at]) {
-                active += 1;
-                match token {
-                    Token::Star if c != '/' => self.enter(at, &mut next),
-                    Token::Stars => self.enter(at, &mut next),
-                    Token::Folder => self.enter(if c == '/' { at - 1 } else { at }, &mut next),
-                    token if token.takes(c) => self.enter(at + 1, &mut next),
+            if states.active.is_empty() || !work.take(states.active.len()) {
+                return false;
+            }
+            next.clear();
+            for at in states.active.iter().copied() {
+                match self.tokens.get(at) {
+                    Some(Token::Star) if c != '/' => self.enter(at, &mut next),
+                    Some(Token::Stars) => self.enter(at, &mut next),
+                    Some(Token::Folder) => self.enter(if c == '/' { at - 1 } else { at }, &mut next),
+                    Some(token) if token.takes(c) => self.enter(at + 1, &mut next),
                     _ => {}
                 }
             }
-            if active == 0 || !work.take(active + self.tokens.len() / 8) {
-                return false;
-            }
             std::mem::swap(&mut states, &mut next);
-            next.fill(false);
         }
-        states[self.tokens.len()]
+        states.has(self.tokens.len())
     }
 
     /// True where it matches every text.
@@ -153,18 +156,46 @@ impl Glob {
     }
 
     /// Marks a state, and those that are reached from it without a character.
-    fn enter(&self, at: usize, states: &mut [bool]) {
-        states[at] = true;
-        match self.tokens.get(at) {
-            Some(Token::Star | Token::Stars) if !states[at + 1] => self.enter(at + 1, states),
-            Some(Token::Folders) => {
-                states[at + 1] = true;
-                if !states[at + 2] {
-                    self.enter(at + 2, states);
+    fn enter(&self, mut at: usize, states: &mut States) {
+        while states.mark(at) {
+            match self.tokens.get(at) {
+                Some(Token::Star | Token::Stars) => at += 1,
+                Some(Token::Folders) => {
+                    states.mark(at + 1);
+                    at += 2;
                 }
+                _ => return,
             }
-            _ => {}
         }
+    }
+}
+
+/// How far a glob may have been matched: before which of its tokens.
+struct States {
+    active: Vec<usize>,
+    is_active: Vec<bool>,
+}
+
+impl States {
+    fn new(tokens: usize) -> Self {
+        Self { active: Vec::new(), is_active: vec![false; tokens + 1] }
+    }
+
+    /// Marks one; false where it was marked already.
+    fn mark(&mut self, at: usize) -> bool {
+        let is_new = !std::mem::replace(&mut self.is_active[at], true);
+        if is_new {
+            self.active.push(at);
+        }
+        is_new
+    }
+
+    fn has(&self, at: usize) -> bool {
+        self.is_active[at]
+    }
+
+    fn clear(&mut self) {
+        self.active.drain(..).for_each(|at| self.is_active[at] = false);
     }
 }
 

@@ -20,7 +20,12 @@ impl Manifest {
     /// What a build does for this context. The errors are those that only values can cause: what a
     /// template becomes is no image, or no folder of the workspace.
     pub fn plan(&self, context: &Context) -> Result<Plan, Diagnostics> {
-        let mut planner = Planner::new(self, context);
+        self.plan_within(context, Work::of_a_plan())
+    }
+
+    /// The same, with a limit on how much may be compared.
+    pub(crate) fn plan_within(&self, context: &Context, work: Work) -> Result<Plan, Diagnostics> {
+        let mut planner = Planner::new(self, context, work);
         let combinations =
             self.matrix.as_ref().map_or_else(|| vec![Combination::default()], |m| m.combinations());
         let jobs = (1..).zip(&combinations).map(|(number, values)| planner.job(number, values)).collect();
@@ -65,9 +70,9 @@ struct SharedStage {
 }
 
 impl<'m> Planner<'m> {
-    fn new(manifest: &'m Manifest, context: &Context) -> Self {
+    fn new(manifest: &'m Manifest, context: &Context, work: Work) -> Self {
         let mut warnings = Vec::new();
-        let situation = situation(context);
+        let situation = situation(context, work);
         let of_manifest = variables::resolve(&manifest.environment, context, &mut warnings);
         let mut lowest = of_manifest.inherited;
         lowest.extend(VarName::new("CI").ok().map(|name| (name, "true".to_owned())));
@@ -245,7 +250,7 @@ impl Filler<'_, '_> {
 }
 
 /// What an event brought. Tags and pull requests are of no branch, and only a pull request has a target.
-fn situation(context: &Context) -> Situation {
+fn situation(context: &Context, work: Work) -> Situation {
     let trigger = context.trigger;
     let only_if = |value: &Option<String>, holds: bool| value.clone().filter(|_| holds);
     Situation {
@@ -258,7 +263,7 @@ fn situation(context: &Context) -> Situation {
             Trigger::Push | Trigger::PullRequest | Trigger::Local => context.changed_paths.clone(),
             Trigger::Tag | Trigger::Cron | Trigger::Manual => None,
         },
-        work: Work::of_a_plan(),
+        work,
     }
 }
 
