@@ -16,6 +16,9 @@ use crate::{
     when::Situation,
 };
 
+/// More problems than this are not told.
+const MAX_PROBLEMS: usize = 20;
+
 impl Manifest {
     /// What a build does for this context. The errors are those that only values can cause: what a
     /// template becomes is no image, or no folder of the workspace.
@@ -155,6 +158,9 @@ impl<'m> Planner<'m> {
 
     /// Adds a problem, unless another job has it too.
     fn problem(&mut self, code: Code, template: &Template, message: String, hint: &str) {
+        if self.problems.len() >= MAX_PROBLEMS {
+            return;
+        }
         let problem = self.manifest.origin.error(code, template.place(), message).hint(hint);
         if !self.problems.contains(&problem) {
             self.problems.push(problem);
