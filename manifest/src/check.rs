@@ -27,6 +27,9 @@ use crate::{Code, Manifest, diagnostic::Report, place::Origin, tree::Node};
 
 pub(crate) use template::{image_problem, workdir_problem};
 
+/// How many stages the jobs of a manifest may have in all: a plan holds something for each.
+const MAX_STAGES_IN_ALL: usize = 32_768;
+
 /// Checks a whole manifest. None only where an error was reported.
 pub(crate) fn manifest(root: &Node, report: &mut Report<'_>) -> Option<Manifest> {
     let Some(entries) = root.as_mapping() else {
@@ -46,6 +49,12 @@ pub(crate) fn manifest(root: &Node, report: &mut Report<'_>) -> Option<Manifest>
     let image = top.image(root, &names, report);
     let stages = stages::check(root, &top, &listed, &names, report);
     let order = stages.as_ref().and_then(|stages| order::check(stages, &top, report));
+    let jobs = matrix.as_ref().map_or(1, |matrix| matrix.combinations().len());
+    if stages.as_ref().is_some_and(|stages| jobs * stages.len() > MAX_STAGES_IN_ALL) {
+        let message = format!("{jobs} jobs with all their stages are more than {MAX_STAGES_IN_ALL} stages");
+        let problem = report.error(Code::TooLarge, root.key_span("matrix"), message);
+        report.push(problem.hint("use fewer jobs or fewer stages"));
+    }
     let settings = settings::Reader { top: &top, names: &names };
     let manifest = Manifest {
         timeout: settings.timeout(report),

@@ -4,7 +4,7 @@
 //! A glob matches the whole of a text, never a part. Time is in proportion to the product of the two
 //! lengths, whatever they are.
 
-use std::fmt;
+use std::{cell::Cell, fmt};
 
 /// A checked glob.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +33,47 @@ pub(crate) enum Subject {
     Name,
     /// A file's path from the root of the repository. A folder with a `/` at its end means its contents.
     Path,
+}
+
+/// How much matching may still be done: a manifest brings the globs, and whoever pushes the texts.
+/// Without any left nothing matches.
+#[derive(Clone, Debug)]
+pub(crate) struct Work(Cell<u64>);
+
+impl Work {
+    /// What one plan may use: a second or two. 10,000 changed files and 100 globs use a tenth of it.
+    const PLAN: u64 = 1_000_000_000;
+
+    /// What one plan may use.
+    pub(crate) fn of_a_plan() -> Self {
+        Self::new(Self::PLAN)
+    }
+
+    /// So many steps: a step is one token of a glob that is tried on one character.
+    pub(crate) fn new(steps: u64) -> Self {
+        Self(Cell::new(steps))
+    }
+
+    /// No limit, for texts of a bounded length.
+    pub(crate) fn unlimited() -> Self {
+        Self(Cell::new(u64::MAX))
+    }
+
+    /// True once there was not enough.
+    pub(crate) fn is_used_up(&self) -> bool {
+        self.0.get() == 0
+    }
+
+    fn take(&self, amount: usize) -> bool {
+        self.0.set(self.0.get().saturating_sub(amount as u64));
+        !self.is_used_up()
+    }
+}
+
+impl Default for Work {
+    fn default() -> Self {
+        Self::of_a_plan()
+    }
 }
 
 /// Why a text is no glob, to follow the text itself.
@@ -83,22 +124,29 @@ impl Glob {
 
     /// True where the whole text is matched.
     pub fn matches(&self, text: &str) -> bool {
-        let mut states = vec![false; self.tokens.len() + 1];
+        self.matches_within(text, &Work::unlimited())
+    }
+
+    fn matches_within(&self, text: &str, work: &Work) -> bool {
+        let (mut states, mut next) = (States::new(self.tokens.len()), States::new(self.tokens.len()));
         self.enter(0, &mut states);
         for c in text.chars() {
-            let mut next = vec![false; states.len()];
-            for (at, token) in self.tokens.iter().enumerate().filter(|(at, _)| states[*at]) {
-                match token {
-                    Token::Star if c != '/' => self.enter(at, &mut next),
-                    Token::Stars => self.enter(at, &mut next),
-                    Token::Folder => self.enter(if c == '/' { at - 1 } else { at }, &mut next),
-                    token if token.takes(c) => self.enter(at + 1, &mut next),
+            if states.active.is_empty() || !work.take(states.active.len()) {
+                return false;
+            }
+            next.clear();
+            for at in states.active.iter().copied() {
+                match self.tokens.get(at) {
+                    Some(Token::Star) if c != '/' => self.enter(at, &mut next),
+                    Some(Token::Stars) => self.enter(at, &mut next),
+                    Some(Token::Folder) => self.enter(if c == '/' { at - 1 } else { at }, &mut next),
+                    Some(token) if token.takes(c) => self.enter(at + 1, &mut next),
                     _ => {}
                 }
             }
-            states = next;
+            std::mem::swap(&mut states, &mut next);
         }
-        states[self.tokens.len()]
+        states.has(self.tokens.len())
     }
 
     /// True where it matches every text.
@@ -108,18 +156,46 @@ impl Glob {
     }
 
     /// Marks a state, and those that are reached from it without a character.
-    fn enter(&self, at: usize, states: &mut [bool]) {
-        states[at] = true;
-        match self.tokens.get(at) {
-            Some(Token::Star | Token::Stars) if !states[at + 1] => self.enter(at + 1, states),
-            Some(Token::Folders) => {
-                states[at + 1] = true;
-                if !states[at + 2] {
-                    self.enter(at + 2, states);
+    fn enter(&self, mut at: usize, states: &mut States) {
+        while states.mark(at) {
+            match self.tokens.get(at) {
+                Some(Token::Star | Token::Stars) => at += 1,
+                Some(Token::Folders) => {
+                    states.mark(at + 1);
+                    at += 2;
                 }
+                _ => return,
             }
-            _ => {}
         }
+    }
+}
+
+/// How far a glob may have been matched: before which of its tokens.
+struct States {
+    active: Vec<usize>,
+    is_active: Vec<bool>,
+}
+
+impl States {
+    fn new(tokens: usize) -> Self {
+        Self { active: Vec::new(), is_active: vec![false; tokens + 1] }
+    }
+
+    /// Marks one; false where it was marked already.
+    fn mark(&mut self, at: usize) -> bool {
+        let is_new = !std::mem::replace(&mut self.is_active[at], true);
+        if is_new {
+            self.active.push(at);
+        }
+        is_new
+    }
+
+    fn has(&self, at: usize) -> bool {
+        self.is_active[at]
+    }
+
+    fn clear(&mut self) {
+        self.active.drain(..).for_each(|at| self.is_active[at] = false);
     }
 }
 
@@ -150,8 +226,14 @@ impl Patterns {
     /// True where the last entry that matches is no exclusion. A list that begins with an exclusion
     /// begins with everything.
     pub fn matches(&self, text: &str) -> bool {
+        self.matches_within(text, &Work::unlimited())
+    }
+
+    /// The same, as far as there is work left.
+    pub(crate) fn matches_within(&self, text: &str, work: &Work) -> bool {
         let starts_full = self.0.first().is_some_and(|first| first.exclude);
-        self.0.iter().rev().find(|pattern| pattern.glob.matches(text)).map_or(starts_full, |p| !p.exclude)
+        let last = self.0.iter().rev().find(|pattern| pattern.glob.matches_within(text, work));
+        last.map_or(starts_full, |pattern| !pattern.exclude)
     }
 
     /// True where every text matches.

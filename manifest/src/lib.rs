@@ -48,8 +48,8 @@ pub use name::{StageName, VarName};
 pub use outcome::{Cause, Outcome, StageState};
 pub use place::{Keys, Place};
 pub use plan::{
-    Context, Decision, Job, JobPlan, Order, Plan, PlannedCache, PlannedService, PlannedStage, StagePlan,
-    Start, Trigger, VarMap, Variables,
+    Context, Decision, Job, JobPlan, Order, Phase, Plan, PlannedCache, PlannedService, PlannedStage,
+    Progress, StagePlan, Start, Trigger, Turn, VarMap, Variables,
 };
 pub use size::{ByteSize, Cpus};
 pub use template::{Open, Template, Text};

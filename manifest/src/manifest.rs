@@ -6,7 +6,7 @@ mod settings;
 mod stage;
 mod triggers;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use crate::{
     Order, Template, check,
@@ -44,7 +44,7 @@ pub struct Manifest {
     /// How the project is brought here.
     pub clone: CloneOptions,
     /// Labels that an agent must have, and their values.
-    pub agent: Vec<(String, Template)>,
+    pub agent: BTreeMap<String, Template>,
     /// The jobs, where there are several.
     pub matrix: Option<Matrix>,
     /// Containers that run beside the build's.

@@ -48,9 +48,14 @@ impl Origin {
         Self { file: source.file().into(), text: source.text().into() }
     }
 
+    /// The text, for messages about places in it.
+    pub(crate) fn source(&self) -> Source<'_> {
+        Source::again(&self.text, &self.file)
+    }
+
     /// An error at a place.
     pub(crate) fn error(&self, code: Code, place: Place, message: impl Into<String>) -> Diagnostic {
-        Source::again(&self.text, &self.file).at(Severity::Error, code, place.0, message)
+        self.source().at(Severity::Error, code, place.0, message)
     }
 }
 

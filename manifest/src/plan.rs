@@ -7,6 +7,7 @@
 mod fill;
 mod job_plan;
 mod order;
+mod progress;
 mod start;
 mod variables;
 
@@ -14,11 +15,12 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Cache, CancelOlder, Manifest, Service, Stage, Status, VarName, template::Text};
+use crate::{Cache, CancelOlder, Manifest, Service, Stage, Status, VarName, glob::Work, template::Text};
 
 pub use job_plan::{JobPlan, StagePlan};
 pub use order::Order;
 pub(crate) use order::{First, Waits};
+pub use progress::{Phase, Progress, Turn};
 pub use start::Start;
 pub(crate) use variables::is_reserved;
 pub use variables::{VarMap, Variables};
@@ -98,7 +100,7 @@ pub struct Job {
     /// The image of the build container, with its tag or digest.
     pub image: Text,
     /// Labels that its agent must have.
-    pub agent: Vec<(String, Text)>,
+    pub agent: BTreeMap<String, Text>,
     /// The name of the group of which one job runs at a time, and what it does to older ones.
     pub concurrency: Option<(Text, CancelOlder)>,
     /// Containers that run beside the build's.
@@ -190,7 +192,7 @@ impl PlannedStage {
     /// Whether it is to run, now that the stages before it have handed over these variables.
     pub fn decide(&self, handed_over: &VarMap) -> Decision {
         let value = |name: &VarName| self.variables.get_with(name, handed_over);
-        match self.stage.when.decide(&self.failures, value) {
+        match self.stage.when.decide(&self.failures, &Work::of_a_plan(), value) {
             Ok(status) => Decision::Run(status),
             Err(why) => Decision::Skip { why },
         }

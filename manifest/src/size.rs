@@ -74,7 +74,7 @@ impl Cpus {
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (binary, decimal) = UNITS.split_at(4);
-        let fits = |(_, factor): &&(&str, u64)| self.0 % factor == 0;
+        let fits = |(_, factor): &&(&str, u64)| self.0.is_multiple_of(*factor);
         match binary.iter().rfind(fits).or_else(|| decimal.iter().rfind(fits)) {
             Some((name, factor)) => write!(f, "{}{name}", self.0 / factor),
             None => write!(f, "{}KiB", self.0 / 1024),

@@ -3,4 +3,6 @@
 mod diagnostics;
 mod language;
 mod planning;
+mod print;
+mod progress;
 mod properties;

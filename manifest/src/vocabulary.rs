@@ -1,6 +1,9 @@
-//! The words of the manifest language, those that are reserved, and those of other systems.
+//! The words of the manifest language, those that are reserved, and (in `foreign`) those of other
+//! systems.
 //!
 //! Owns which key may stand where, and what to say of one that may not.
+
+mod foreign;
 
 /// A kind of mapping, by the keys that may stand in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,31 +63,6 @@ const MAX_LENGTH: usize = 100;
 const MAX_CANDIDATES: usize = 1000;
 
 impl Scope {
-    /// All of them.
-    #[cfg(test)]
-    pub(crate) const ALL: [Self; 20] = [
-        Self::Top,
-        Self::Stage,
-        Self::Environment,
-        Self::Clone,
-        Self::JobRetry,
-        Self::StageRetry,
-        Self::Resources,
-        Self::Matrix,
-        Self::Service,
-        Self::Cache,
-        Self::On,
-        Self::Push,
-        Self::Tag,
-        Self::PullRequest,
-        Self::Cron,
-        Self::Concurrency,
-        Self::When,
-        Self::AllowFailure,
-        Self::Artifacts,
-        Self::Reports,
-    ];
-
     /// The keys that mean something.
     pub(crate) fn known(self) -> &'static [&'static str] {
         match self {
@@ -204,115 +182,6 @@ impl Scope {
             Self::Reports => "reports: {junit: [\"**/junit*.xml\"]}",
         }
     }
-
-    /// The word of this language for one of another system.
-    pub(crate) fn foreign(self, word: &str) -> Option<&'static str> {
-        let ours = match (self, word) {
-            (Self::Top | Self::Stage, word) => foreign_key(word)?,
-            (Self::Service, "variables" | "env") => "environment",
-            (Self::Service, "alias") => "name",
-            (Self::Cache, "restore-keys") => "restore_keys",
-            (Self::Cache, "path") => "paths",
-            (Self::Cache, "when" | "policy") => "save",
-            (Self::Matrix, "max-parallel") => "max_parallel",
-            (Self::Matrix, "fail-fast") => "fail_fast",
-            (Self::On, "tags") => "tag",
-            (Self::On, "schedule" | "schedules") => "cron",
-            (Self::On, "workflow_dispatch" | "web") => "manual",
-            (Self::On, "merge_request" | "merge_requests") => "pull_request",
-            (Self::When, "ref" | "refs" | "branches") => "branch",
-            (Self::When, "changes" | "path") => "paths",
-            (Self::When, "variables" | "env" | "variable") => "var",
-            (Self::When, "events") => "event",
-            (Self::Concurrency, "cancel-in-progress") => "cancel",
-            (Self::Artifacts, "path") => "paths",
-            (Self::Artifacts, "retention-days" | "expires") => "expire_in",
-            (Self::StageRetry | Self::JobRetry, "max") => "times",
-            _ => return None,
-        };
-        (ours != word).then_some(ours)
-    }
-
-    /// What to do about a key that is not one here.
-    pub(crate) fn hint(self, word: &str) -> Option<String> {
-        if let Some(ours) = self.foreign(word) {
-            return Some(self.foreign_hint(word, ours));
-        }
-        let elsewhere = match (self, word) {
-            (Self::Top, "script") => "it is a key of a stage: indent it below the stage's name".to_owned(),
-            (Self::Top, word) if Self::Stage.known().contains(&word) => "it is a key of a stage".to_owned(),
-            (Self::Stage, "stage") => "the place of a stage is its place in the list `stages`".to_owned(),
-            (Self::Stage, word) if Self::Top.known().contains(&word) => {
-                "it is a key of the manifest: it stands at the top, not in a stage".to_owned()
-            }
-            (Self::Stage, "extends") => {
-                "share parts with YAML: `x-base: &base {...}` and `<<: *base`".to_owned()
-            }
-            (Self::Stage, "uses" | "with") => {
-                "there are no actions: write the commands into `script`".to_owned()
-            }
-            (Self::Top, "include") => {
-                "a manifest is one file; share parts of it with YAML anchors".to_owned()
-            }
-            (Self::Push, "tags") => "tags are an event of their own: `tag: {tags: [...]}`".to_owned(),
-            (Self::Matrix, word) if !word.is_empty() => {
-                format!("the name of an axis is written in capitals: `{}`", word.to_uppercase())
-            }
-            _ => return None,
-        };
-        Some(elsewhere)
-    }
-
-    fn foreign_hint(self, word: &str, ours: &str) -> String {
-        match (self, ours) {
-            (_, "when") if matches!(word, "after_script" | "post") => {
-                "what runs at the end, whatever happened, is a stage with `when: always`".to_owned()
-            }
-            (Self::Top, "when") => {
-                "conditions are written as `when` in a stage, or as `on` for the build".to_owned()
-            }
-            (Self::Stage, "when") => "conditions are written as `when`: `when: {branch: main}`".to_owned(),
-            (_, "prepare") => "what runs before all stages is the stage `prepare`".to_owned(),
-            (Self::Top, "script") => "commands stand in the `script` of a stage".to_owned(),
-            (_, "stages") => {
-                "each stage is a key of its own at the top, and `stages` lists their names in order"
-                    .to_owned()
-            }
-            (Self::Top, "needs" | "allow_failure") => format!("this is `{ours}` in a stage"),
-            (_, "timeout") => "this is `timeout`, with a unit: `timeout: 10m`".to_owned(),
-            (Self::Stage, "agent" | "matrix" | "concurrency") => {
-                format!("this is `{ours}`, at the top of the manifest")
-            }
-            (_, "restore_keys") if self != Self::Cache => {
-                "this is `restore_keys` in an entry of `cache`".to_owned()
-            }
-            (Self::Service, "name") => "the name of a service is its key: `db: {image: ...}`".to_owned(),
-            (Self::Top, "workdir") => "this is `workdir` in a stage".to_owned(),
-            (_, ours) => format!("this is called `{ours}` here"),
-        }
-    }
-}
-
-/// The word of this language for a key of another system's files.
-fn foreign_key(word: &str) -> Option<&'static str> {
-    Some(match word {
-        "scripts" | "commands" | "command" | "steps" | "run" => "script",
-        "depends_on" | "dependsOn" => "needs",
-        "rules" | "if" | "only" | "except" => "when",
-        "variables" | "env" => "environment",
-        "before_script" | "install" | "before_install" => "prepare",
-        "after_script" | "post" => "when",
-        "continue-on-error" | "failure" => "allow_failure",
-        "runs-on" | "tags" | "labels" => "agent",
-        "strategy" => "matrix",
-        "timeout-minutes" | "timeout_minutes" => "timeout",
-        "restore-keys" => "restore_keys",
-        "container" => "image",
-        "jobs" | "pipeline" => "stages",
-        "working-directory" | "directory" => "workdir",
-        "resource_group" => "concurrency",
-        _ => return None,
-    })
 }
 
 /// The candidate that a mistyped word is nearest to, if it is near enough to any.
@@ -340,6 +209,29 @@ fn difference(a: &str, b: &str) -> f64 {
 mod tests {
     use super::*;
 
+    const ALL: [Scope; 20] = [
+        Scope::Top,
+        Scope::Stage,
+        Scope::Environment,
+        Scope::Clone,
+        Scope::JobRetry,
+        Scope::StageRetry,
+        Scope::Resources,
+        Scope::Matrix,
+        Scope::Service,
+        Scope::Cache,
+        Scope::On,
+        Scope::Push,
+        Scope::Tag,
+        Scope::PullRequest,
+        Scope::Cron,
+        Scope::Concurrency,
+        Scope::When,
+        Scope::AllowFailure,
+        Scope::Artifacts,
+        Scope::Reports,
+    ];
+
     #[test]
     fn the_nearest_word_is_found_and_no_far_one() {
         let known = ["image", "environment", "stages", "timeout", "allow_failure"];
@@ -361,7 +253,7 @@ mod tests {
 
     #[test]
     fn no_word_is_known_reserved_and_foreign_at_once() {
-        for scope in Scope::ALL {
+        for scope in ALL {
             for word in scope.known().iter().chain(scope.reserved()) {
                 assert_eq!(scope.foreign(word), None, "{word}");
             }
@@ -371,7 +263,7 @@ mod tests {
 
     #[test]
     fn what_foreign_words_become_is_ours() {
-        let ours: Vec<&str> = Scope::ALL.iter().flat_map(|scope| scope.known()).copied().collect();
+        let ours: Vec<&str> = ALL.iter().flat_map(|scope| scope.known()).copied().collect();
         for word in [
             "commands",
             "depends_on",

@@ -3,9 +3,9 @@
 //! Two questions are kept apart. Whether the event, the files and the variables are as a condition
 //! wants them is known before anything runs; which `status` it wants of the stages before is not.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
-use crate::{Patterns, Place, Trigger, VarName};
+use crate::{Patterns, Place, Trigger, VarName, glob::Work};
 
 /// When a stage runs: where any entry holds. Without an entry: after a success, whatever the event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub struct Conditions {
     /// The files that were changed.
     pub paths: Option<Patterns>,
     /// Variables of the stage.
-    pub var: Vec<(VarName, Patterns)>,
+    pub var: BTreeMap<VarName, Patterns>,
     /// How the stages that it waits for ended.
     pub status: Status,
     /// Where it stands.
@@ -61,6 +61,8 @@ pub(crate) struct Situation {
     pub(crate) target: Option<String>,
     pub(crate) cron: Option<String>,
     pub(crate) changed_paths: Option<Vec<String>>,
+    /// How much may be compared.
+    pub(crate) work: Work,
 }
 
 impl Status {
@@ -128,12 +130,13 @@ impl When {
     pub(crate) fn decide<'v>(
         &self,
         failures: &[Option<String>],
+        work: &Work,
         var: impl Fn(&VarName) -> Option<&'v str>,
     ) -> Result<Status, String> {
         let mut status: Option<Status> = None;
         let mut reasons: Vec<String> = Vec::new();
         for (conditions, failure) in self.any.iter().zip(failures) {
-            match failure.clone().or_else(|| conditions.var_failure(&var)) {
+            match failure.clone().or_else(|| conditions.var_failure(work, &var)) {
                 None => status = Some(status.map_or(conditions.status, |other| other.or(conditions.status))),
                 Some(reason) if !reasons.contains(&reason) => reasons.push(reason),
                 Some(_) => {}
@@ -155,20 +158,20 @@ impl When {
 impl Conditions {
     /// The first condition that does not hold, with the actual value, in words.
     fn failure(&self, situation: &Situation) -> Option<String> {
-        let Situation { trigger, branch, tag, target, cron, changed_paths } = situation;
+        let Situation { trigger, branch, tag, target, cron, changed_paths, work } = situation;
         if let Some(events) = self.event.as_ref().filter(|events| !events.contains(*trigger)) {
             return Some(format!("`event` is {events}, and this is `{}`", trigger.word()));
         }
-        name_failure("branch", self.branch.as_ref(), branch.as_deref(), *trigger)
-            .or_else(|| name_failure("tag", self.tag.as_ref(), tag.as_deref(), *trigger))
-            .or_else(|| name_failure("target", self.target.as_ref(), target.as_deref(), *trigger))
-            .or_else(|| name_failure("cron", self.cron.as_ref(), cron.as_deref(), *trigger))
-            .or_else(|| paths_failure(self.paths.as_ref(), changed_paths.as_deref()))
+        name_failure("branch", self.branch.as_ref(), branch.as_deref(), situation)
+            .or_else(|| name_failure("tag", self.tag.as_ref(), tag.as_deref(), situation))
+            .or_else(|| name_failure("target", self.target.as_ref(), target.as_deref(), situation))
+            .or_else(|| name_failure("cron", self.cron.as_ref(), cron.as_deref(), situation))
+            .or_else(|| paths_failure(self.paths.as_ref(), changed_paths.as_deref(), work))
     }
 
-    fn var_failure<'v>(&self, var: &impl Fn(&VarName) -> Option<&'v str>) -> Option<String> {
+    fn var_failure<'v>(&self, work: &Work, var: &impl Fn(&VarName) -> Option<&'v str>) -> Option<String> {
         self.var.iter().find_map(|(name, patterns)| match var(name) {
-            Some(value) if patterns.matches(value) => None,
+            Some(value) if patterns.matches_within(value, work) => None,
             Some(value) => Some(format!("`{name}` is {patterns}, and its value is `{}`", shortened(value))),
             None => Some(format!("`{name}` is {patterns}, and it is not set")),
         })
@@ -180,11 +183,12 @@ pub(crate) fn name_failure(
     key: &str,
     patterns: Option<&Patterns>,
     value: Option<&str>,
-    trigger: Trigger,
+    situation: &Situation,
 ) -> Option<String> {
     let patterns = patterns?;
+    let trigger = situation.trigger;
     match value {
-        Some(value) if patterns.matches(value) => None,
+        Some(value) if patterns.matches_within(value, &situation.work) => None,
         Some(value) => Some(format!("`{key}` is {patterns}, and this is `{}`", shortened(value))),
         None => {
             Some(format!("`{key}` is {patterns}, and a build of the event `{}` has none", trigger.word()))
@@ -193,9 +197,13 @@ pub(crate) fn name_failure(
 }
 
 /// Why no changed file matches. Where there is nothing to compare with, the condition holds.
-pub(crate) fn paths_failure(patterns: Option<&Patterns>, changed: Option<&[String]>) -> Option<String> {
+pub(crate) fn paths_failure(
+    patterns: Option<&Patterns>,
+    changed: Option<&[String]>,
+    work: &Work,
+) -> Option<String> {
     let (patterns, changed) = (patterns?, changed?);
-    if changed.iter().any(|path| patterns.matches(path)) {
+    if changed.iter().any(|path| patterns.matches_within(path, work)) {
         return None;
     }
     Some(match changed {

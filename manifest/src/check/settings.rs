@@ -1,6 +1,6 @@
 //! The settings at the top of a manifest that are no mapping of names of the user's own.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use super::{
     fields::{Fields, is_too_long, wrong_type},
@@ -21,6 +21,9 @@ pub(super) const MAX_RETRIES: u32 = 10;
 
 /// How many caches, labels, services and the like one manifest may have.
 pub(super) const MAX_ENTRIES: usize = 50;
+
+/// How many caches there may be, and how many `restore_keys` each: their keys are made for each job.
+const MAX_CACHES: usize = 20;
 
 /// What the settings are read from.
 #[derive(Clone, Copy)]
@@ -68,16 +71,16 @@ impl Reader<'_, '_> {
     }
 
     /// `agent`: labels and their values.
-    pub(super) fn agent(self, report: &mut Report<'_>) -> Vec<(String, Template)> {
-        let Some(node) = self.top.get("agent") else { return Vec::new() };
+    pub(super) fn agent(self, report: &mut Report<'_>) -> BTreeMap<String, Template> {
+        let Some(node) = self.top.get("agent") else { return BTreeMap::new() };
         if is_too_long(node, "agent", MAX_ENTRIES, report) {
-            return Vec::new();
+            return BTreeMap::new();
         }
         let Some(entries) = node.as_mapping() else {
             wrong_type(node, "`agent`", "a mapping of labels", "agent: {os: linux}", report);
-            return Vec::new();
+            return BTreeMap::new();
         };
-        let mut labels = Vec::new();
+        let mut labels = BTreeMap::new();
         for entry in entries {
             let label = entry.key.text.as_str();
             let is_allowed = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
@@ -97,7 +100,7 @@ impl Reader<'_, '_> {
     pub(super) fn cache(self, report: &mut Report<'_>) -> Vec<Cache> {
         let Some(node) = self.top.get("cache") else { return Vec::new() };
         match &node.value {
-            Value::List(_) if is_too_long(node, "cache", MAX_ENTRIES, report) => Vec::new(),
+            Value::List(_) if is_too_long(node, "cache", MAX_CACHES, report) => Vec::new(),
             Value::List(items) => items.iter().filter_map(|item| self.one_cache(item, report)).collect(),
             // One alone, as in GitLab.
             Value::Mapping(_) => self.one_cache(node, report).into_iter().collect(),
@@ -112,10 +115,13 @@ impl Reader<'_, '_> {
         let fields = Fields::open(node, Scope::Cache, report)?;
         let key = fields.require("key", Scope::Cache, report);
         let key = key.and_then(|node| template::check(node, "key", self.names, report));
-        let restore_keys = fields.get("restore_keys").map(value::nodes).unwrap_or_default();
-        let restore_keys = restore_keys.into_iter().take(MAX_ENTRIES);
+        let restore_keys = fields.get("restore_keys");
+        let restore_keys = restore_keys.filter(|node| !is_too_long(node, "restore_keys", MAX_CACHES, report));
+        let restore_keys =
+            restore_keys.map(|node| value::texts(node, "restore_keys", report)).unwrap_or_default();
         let restore_keys = restore_keys
-            .filter_map(|node| template::check(node, "restore_keys", self.names, report))
+            .into_iter()
+            .filter_map(|(_, node)| template::check(node, "restore_keys", self.names, report))
             .collect();
         let paths = fields.require("paths", Scope::Cache, report).map(|node| cache_paths(node, report));
         let words = [("success", Keep::Success), ("always", Keep::Always), ("never", Keep::Never)];

@@ -82,6 +82,9 @@ fn explain(
                       `commit`, `job`, `os`, `arch` and `checksum:GLOB`"
                     .to_owned(),
             };
+            let fact = name.strip_prefix("BUILDR_").map(str::to_lowercase);
+            let fact = fact.and_then(|fact| FACTS.into_iter().find(|known| **known == *fact));
+            let near = fact.or(near);
             let message = format!("nothing has the name {} that `{key}` uses", quoted(&name));
             (Code::BadTemplate, message, near.map(str::to_owned), Some(hint))
         }

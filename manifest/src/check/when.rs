@@ -1,5 +1,7 @@
 //! `when` of a stage.
 
+use std::collections::BTreeMap;
+
 use super::{
     environment,
     fields::{Fields, wrong_type},
@@ -9,7 +11,8 @@ use crate::{
     Code, Conditions, Events, Patterns, Place, Status, Trigger, VarName, When,
     diagnostic::{Report, quoted},
     glob::Subject,
-    tree::{Node, Value},
+    plan::is_reserved,
+    tree::{Entry, Node, Value},
     vocabulary::Scope,
 };
 
@@ -91,21 +94,40 @@ pub(super) fn unknown_event(word: &str, node: &Node, report: &mut Report<'_>) {
     report.push(problem.suggest(near).hint(format!("it is one of {all}")));
 }
 
-fn variables(node: &Node, report: &mut Report<'_>) -> Vec<(VarName, Patterns)> {
+fn variables(node: &Node, report: &mut Report<'_>) -> BTreeMap<VarName, Patterns> {
     let Some(entries) = node.as_mapping().filter(|entries| !entries.is_empty()) else {
         wrong_type(node, "`var`", "a mapping of variables to values", "var: {RUST: stable}", report);
-        return Vec::new();
+        return BTreeMap::new();
     };
-    let mut variables = Vec::new();
+    let mut variables = BTreeMap::new();
     for entry in entries {
-        let name = match VarName::new(entry.key.text.as_str()) {
-            Ok(name) => Some(name),
-            Err(_) => environment::name_of(&entry.key.text, Place(entry.key.span), report),
-        };
+        let name = variable(entry, report);
         let patterns = patterns::check(&entry.value, &entry.key.text, Subject::Name, report);
         variables.extend(name.zip(patterns));
     }
     variables
+}
+
+/// A variable that a stage can have before it starts. Of buildr's own there are conditions.
+fn variable(entry: &Entry, report: &mut Report<'_>) -> Option<VarName> {
+    let name = entry.key.text.as_str();
+    match VarName::new(name) {
+        Ok(name) if is_reserved(&name) => {
+            let message = format!("{} can't be read by a condition", quoted(&name));
+            let problem = report.error(Code::ReservedVariable, entry.key.span, message);
+            let own = name.strip_prefix("BUILDR_").map(str::to_lowercase);
+            let own = own.filter(|own| ["branch", "tag", "event"].contains(&own.as_str()));
+            report.push(match own {
+                Some(own) => problem.hint(format!("this is the condition `{own}`")),
+                None => problem.hint(
+                    "what started the build has conditions of its own: `branch`, `tag`, `event` and so on",
+                ),
+            });
+            None
+        }
+        Ok(name) => Some(name),
+        Err(_) => environment::name_of(name, Place(entry.key.span), report),
+    }
 }
 
 fn statuses(node: &Node, report: &mut Report<'_>) -> Option<Status> {

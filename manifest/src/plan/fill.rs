@@ -1,33 +1,49 @@
 //! From a manifest and a context to a plan: templates filled, variables resolved, conditions held
 //! against the event.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use super::{
     Decision, Job, Plan, PlannedCache, PlannedService, PlannedStage, Start, VarMap, Variables, start,
     variables,
 };
 use crate::{
-    Combination, Context, Diagnostics, Manifest, Stage, Template, Trigger, VarName,
+    Combination, Context, Diagnostics, Manifest, Place, Stage, Template, Trigger, VarName,
     check::{image_problem, workdir_problem},
     diagnostic::{Code, Diagnostic, quoted},
+    glob::Work,
     template::{Facts, InvalidTemplate, Text},
     when::Situation,
 };
+
+/// More problems than this are not told.
+const MAX_PROBLEMS: usize = 20;
 
 impl Manifest {
     /// What a build does for this context. The errors are those that only values can cause: what a
     /// template becomes is no image, or no folder of the workspace.
     pub fn plan(&self, context: &Context) -> Result<Plan, Diagnostics> {
-        let mut planner = Planner::new(self, context);
+        self.plan_within(context, Work::of_a_plan())
+    }
+
+    /// The same, with a limit on how much may be compared.
+    pub(crate) fn plan_within(&self, context: &Context, work: Work) -> Result<Plan, Diagnostics> {
+        let mut planner = Planner::new(self, context, work);
         let combinations =
             self.matrix.as_ref().map_or_else(|| vec![Combination::default()], |m| m.combinations());
         let jobs = (1..).zip(&combinations).map(|(number, values)| planner.job(number, values)).collect();
-        let Planner { mut warnings, problems, situation, .. } = planner;
+        let Planner { mut warnings, mut problems, situation, .. } = planner;
+        let mut told = HashSet::new();
+        warnings.retain(|warning| told.insert(warning.clone()));
+        let start = start::start(self.on.as_ref(), &situation);
+        if situation.work.is_used_up() {
+            let message = "the conditions of this manifest take too long to compare with this event";
+            let problem = self.origin.error(Code::TooLarge, Place::default(), message);
+            problems.push(problem.hint("use fewer or simpler globs in `paths` and `var`"));
+        }
         if !problems.is_empty() {
             return Err(Diagnostics::from(problems));
         }
-        let start = start::start(self.on.as_ref(), &situation);
         if let Start::No { why } = &start {
             warnings.push(format!("the event starts no build by itself: {why}"));
         }
@@ -57,9 +73,9 @@ struct SharedStage {
 }
 
 impl<'m> Planner<'m> {
-    fn new(manifest: &'m Manifest, context: &Context) -> Self {
+    fn new(manifest: &'m Manifest, context: &Context, work: Work) -> Self {
         let mut warnings = Vec::new();
-        let situation = situation(context);
+        let situation = situation(context, work);
         let of_manifest = variables::resolve(&manifest.environment, context, &mut warnings);
         let mut lowest = of_manifest.inherited;
         lowest.extend(VarName::new("CI").ok().map(|name| (name, "true".to_owned())));
@@ -132,7 +148,7 @@ impl<'m> Planner<'m> {
         let workdir = stage.workdir.as_ref().map(|workdir| filler.workdir(workdir));
         let artifact_name = stage.artifacts.as_ref().and_then(|artifacts| artifacts.name.as_ref());
         let artifact_name = artifact_name.map(|name| filler.text(name));
-        let decision = match stage.when.decide(&failures, |name| variables.get(name)) {
+        let decision = match stage.when.decide(&failures, &self.situation.work, |name| variables.get(name)) {
             Ok(status) => Decision::Run(status),
             Err(why) => Decision::Skip { why },
         };
@@ -142,6 +158,9 @@ impl<'m> Planner<'m> {
 
     /// Adds a problem, unless another job has it too.
     fn problem(&mut self, code: Code, template: &Template, message: String, hint: &str) {
+        if self.problems.len() >= MAX_PROBLEMS {
+            return;
+        }
         let problem = self.manifest.origin.error(code, template.place(), message).hint(hint);
         if !self.problems.contains(&problem) {
             self.problems.push(problem);
@@ -237,7 +256,7 @@ impl Filler<'_, '_> {
 }
 
 /// What an event brought. Tags and pull requests are of no branch, and only a pull request has a target.
-fn situation(context: &Context) -> Situation {
+fn situation(context: &Context, work: Work) -> Situation {
     let trigger = context.trigger;
     let only_if = |value: &Option<String>, holds: bool| value.clone().filter(|_| holds);
     Situation {
@@ -250,6 +269,7 @@ fn situation(context: &Context) -> Situation {
             Trigger::Push | Trigger::PullRequest | Trigger::Local => context.changed_paths.clone(),
             Trigger::Tag | Trigger::Cron | Trigger::Manual => None,
         },
+        work,
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{Decision, Job, Plan, PlannedStage, VarMap};
 use crate::{
     Diagnostics, Place, StageName, Status, VarName,
-    diagnostic::{Code, Diagnostic},
+    diagnostic::{Code, Report},
 };
 
 /// What one job does: one container of `image`, the stages in order.
@@ -61,31 +61,28 @@ impl Plan {
     /// The one job of this plan, as the engine carries it out. The errors name all that it can't
     /// carry out yet; of a stage that is skipped nothing needs to be.
     pub fn supported(&self) -> Result<JobPlan, Diagnostics> {
-        let mut problems = Vec::new();
-        self.refuse_settings(&mut problems);
-        for job in &self.jobs {
-            self.refuse_order(job, &mut problems);
-            for planned in &job.stages {
-                self.refuse_stage(planned, &mut problems);
-            }
-        }
-        match self.jobs.as_slice() {
-            [job] if problems.is_empty() => self.job_plan(job),
-            _ => {
-                problems.sort_by_key(|problem| (problem.line, problem.column));
-                problems.dedup();
-                Err(Diagnostics::from(problems))
-            }
+        let source = self.manifest.origin.source();
+        let mut report = Report::new(&source);
+        self.refuse_settings(&mut report);
+        // More than one job is refused already; the first stands for all.
+        let plan = self.jobs.first().and_then(|job| {
+            self.refuse_order(job, &mut report);
+            job.stages.iter().for_each(|planned| refuse_stage(planned, &mut report));
+            self.job_plan(job, &mut report)
+        });
+        match plan {
+            Some(plan) if !report.has_failed() => Ok(plan),
+            _ => Err(report.finish()),
         }
     }
 
-    fn job_plan(&self, job: &Job) -> Result<JobPlan, Diagnostics> {
+    /// None only where an error was reported.
+    fn job_plan(&self, job: &Job, report: &mut Report<'_>) -> Option<JobPlan> {
         let Some(image) = job.image.known() else {
-            let place = self.manifest.image.place();
-            let problem = self.refuse(place, "an image that depends on the agent or on files");
-            return Err(Diagnostics::from(vec![problem]));
+            refuse(self.manifest.image.place(), "an image that depends on the agent or on files", report);
+            return None;
         };
-        Ok(JobPlan {
+        Some(JobPlan {
             image: image.to_owned(),
             timeout: self.manifest.timeout,
             environment: job.variables.resolve(&VarMap::new()).into_iter().collect(),
@@ -93,33 +90,19 @@ impl Plan {
         })
     }
 
-    fn refuse_settings(&self, problems: &mut Vec<Diagnostic>) {
+    fn refuse_settings(&self, report: &mut Report<'_>) {
         let keys = &self.manifest.keys;
         for (key, place) in keys.iter().filter(|(key, _)| SETTINGS.contains(key)) {
-            problems.push(self.refuse(place, &format!("`{key}`")));
+            refuse(place, &format!("`{key}`"), report);
         }
         if self.jobs.len() > 1 {
-            let place = keys.get("matrix").unwrap_or_default();
-            problems.push(self.refuse(place, "a `matrix` of more than one job"));
-        }
-    }
-
-    fn refuse_stage(&self, planned: &PlannedStage, problems: &mut Vec<Diagnostic>) {
-        let Decision::Run(status) = planned.decision else { return };
-        let stage = &planned.stage;
-        for (key, place) in stage.keys.iter().filter(|(key, _)| STAGE_SETTINGS.contains(key)) {
-            problems.push(self.refuse(place, &format!("`{key}` in a stage")));
-        }
-        if status != Status::SUCCESS {
-            let entry = stage.when.any.iter().find(|entry| entry.status.failure);
-            let place = entry.map_or(stage.place, |entry| entry.place);
-            problems.push(self.refuse(place, "a stage that also runs after a failure"));
+            refuse(keys.get("matrix").unwrap_or_default(), "a `matrix` of more than one job", report);
         }
     }
 
     /// Refuses what would let stages run in another order than that of the list: the first stage that
     /// does not wait for all that run before it.
-    fn refuse_order(&self, job: &Job, problems: &mut Vec<Diagnostic>) {
+    fn refuse_order(&self, job: &Job, report: &mut Report<'_>) {
         let running: Vec<usize> =
             (0..job.stages.len()).filter(|at| job.stages[*at].skipped().is_none()).collect();
         let waits_for_all = |number: usize| {
@@ -130,15 +113,28 @@ impl Plan {
         if let Some(number) = (0..running.len()).find(|number| !waits_for_all(*number)) {
             let stage = &job.stages[running[number]].stage;
             let place = stage.keys.get("needs").unwrap_or(stage.place);
-            problems.push(self.refuse(place, "running stages in another order than that of `stages`"));
+            refuse(place, "running stages in another order than that of `stages`", report);
         }
     }
+}
 
-    fn refuse(&self, place: Place, what: &str) -> Diagnostic {
-        let problem =
-            self.manifest.origin.error(Code::NotSupportedYet, place, format!("{what} is not supported yet"));
-        problem.hint("the manifest is valid, but this can't be carried out so far; remove it to run the rest")
+fn refuse_stage(planned: &PlannedStage, report: &mut Report<'_>) {
+    let Decision::Run(status) = planned.decision else { return };
+    let stage = &planned.stage;
+    for (key, place) in stage.keys.iter().filter(|(key, _)| STAGE_SETTINGS.contains(key)) {
+        refuse(place, &format!("`{key}` in a stage"), report);
     }
+    if status != Status::SUCCESS {
+        let entry = stage.when.any.iter().find(|entry| entry.status.failure);
+        let place = entry.map_or(stage.place, |entry| entry.place);
+        refuse(place, "a stage that also runs after a failure", report);
+    }
+}
+
+fn refuse(place: Place, what: &str, report: &mut Report<'_>) {
+    let problem = report.error(Code::NotSupportedYet, place.0, format!("{what} is not supported yet"));
+    let hint = "the manifest is valid, but this can't be carried out so far; remove it to run the rest";
+    report.push(problem.hint(hint));
 }
 
 fn stage_plan(planned: &PlannedStage) -> StagePlan {

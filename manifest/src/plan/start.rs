@@ -20,20 +20,20 @@ pub enum Start {
 /// Holds `on` against an event. `submit` and `run` always start.
 pub(super) fn start(on: Option<&Triggers>, situation: &Situation) -> Start {
     let Some(on) = on else { return Start::Yes };
-    let Situation { trigger, branch, tag, target, cron, changed_paths } = situation;
+    let Situation { trigger, branch, tag, target, cron, changed_paths, work } = situation;
     let not_named = || Some(format!("`on` does not name the event `{}`", trigger.word()));
-    let paths = |patterns| paths_failure(patterns, changed_paths.as_deref());
+    let paths = |patterns| paths_failure(patterns, changed_paths.as_deref(), work);
     let why = match trigger {
         Trigger::Local | Trigger::Manual => None,
         Trigger::Push => on.push.as_ref().map_or_else(not_named, |push| {
-            name_failure("branches", push.branches.as_ref(), branch.as_deref(), *trigger)
+            name_failure("branches", push.branches.as_ref(), branch.as_deref(), situation)
                 .or_else(|| paths(push.paths.as_ref()))
         }),
         Trigger::Tag => on.tag.as_ref().map_or_else(not_named, |on_tag| {
-            name_failure("tags", on_tag.tags.as_ref(), tag.as_deref(), *trigger)
+            name_failure("tags", on_tag.tags.as_ref(), tag.as_deref(), situation)
         }),
         Trigger::PullRequest => on.pull_request.as_ref().map_or_else(not_named, |request| {
-            name_failure("branches", request.branches.as_ref(), target.as_deref(), *trigger)
+            name_failure("branches", request.branches.as_ref(), target.as_deref(), situation)
                 .or_else(|| paths(request.paths.as_ref()))
         }),
         Trigger::Cron => match cron {

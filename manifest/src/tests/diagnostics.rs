@@ -120,6 +120,8 @@ snapshots! {
     a_folded_block_is_one_line: "image: a\nprepare:\n  script:\n    - >-\n      make\n      make test\n    - >\n      cargo build\n      --release\n",
     an_axis_hides_a_variable: "image: a\nenvironment: {RUST: stable}\nmatrix: {RUST: [stable, nightly]}\nprepare: {script: [x]}\n",
     reserved_words_say_so: "image: a\nsecrets: [x]\nstages: [a]\nprepare: {script: [x], snapshot: true}\na: {script: [x], approval: true, per: build, matrix: {A: [b]}, secrets: [y]}\n",
+    names_of_buildr_are_no_variables_of_the_manifest: "image: 'a:${BUILDR_TAG}'\nstages: [a]\na: {script: [x], when: {var: {BUILDR_BRANCH: main, BUILDR_JOB: x}}}\n",
+    globs_that_begin_with_a_mark_are_quoted: "image: a\nstages: [a]\na:\n  script: [x]\n  when:\n    branch: [!main, main]\n    paths:\n      - *.rs\n",
     control_characters_are_pointed_at: "image: a\nprepare:\n  script:\n    - echo \u{1b}[31m\n",
 }
 

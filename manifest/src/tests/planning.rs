@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use crate::{Context, Decision, Job, Manifest, Plan, Start, Status, Trigger, VarMap, VarName};
+use crate::{Context, Decision, Job, Manifest, Plan, Start, Status, Trigger, VarMap, VarName, glob::Work};
 
 #[track_caller]
 fn parse(text: &str) -> Manifest {
@@ -64,10 +64,22 @@ fn conditions_hold_or_say_why_not() {
         ("{branch: [dev, 'feature/**']}", push("feature/a/b"), None),
         ("{branch: dev}", push("main"), Some("`branch` is `dev`, and this is `main`")),
         ("{branch: '!main'}", push("main"), Some("`branch` is `!main`, and this is `main`")),
-        ("{branch: main}", event(Trigger::Tag), Some("`branch` is `main`, and a build of the event `tag` has none")),
-        ("{branch: '!x'}", pull.clone(), Some("`branch` is `!x`, and a build of the event `pull_request` has none")),
+        (
+            "{branch: main}",
+            event(Trigger::Tag),
+            Some("`branch` is `main`, and a build of the event `tag` has none"),
+        ),
+        (
+            "{branch: '!x'}",
+            pull.clone(),
+            Some("`branch` is `!x`, and a build of the event `pull_request` has none"),
+        ),
         ("{tag: 'v*'}", event(Trigger::Tag), None),
-        ("{tag: 'v*'}", event(Trigger::Push), Some("`tag` is `v*`, and a build of the event `push` has none")),
+        (
+            "{tag: 'v*'}",
+            event(Trigger::Push),
+            Some("`tag` is `v*`, and a build of the event `push` has none"),
+        ),
         ("{target: main}", pull, None),
         ("{event: [push, tag]}", event(Trigger::Cron), Some("`event` is `push`, `tag`, and this is `cron`")),
         ("{event: '!cron'}", event(Trigger::Push), None),
@@ -107,7 +119,10 @@ fn a_condition_reads_the_variables_of_its_stage() {
     let planned = plan(text, &given);
     let stage = &planned.jobs[0].stages[0];
     assert_eq!(stage.skipped(), Some("`C` is `own`, and its value is `given`"));
-    assert_eq!(skipped("{var: {GONE: '**'}}", &push("main")).as_deref(), Some("`GONE` is `**`, and it is not set"));
+    assert_eq!(
+        skipped("{var: {GONE: '**'}}", &push("main")).as_deref(),
+        Some("`GONE` is `**`, and it is not set")
+    );
 }
 
 #[test]
@@ -155,7 +170,8 @@ fn everything_waits_for_prepare_and_a_stage_without_needs_for_all() {
 fn variables_win_in_the_order_of_the_page() {
     let text = "environment: {inherit: [P*], vars: {B: manifest, C: manifest, D: manifest, E: manifest}}\n\
         matrix: {D: [matrix], E: [matrix]}\nstages: [a]\na: {script: [x], environment: {E: own, F: own}}\n";
-    let process = BTreeMap::from([("PA".to_owned(), "inherited".to_owned()), ("X".to_owned(), "no".to_owned())]);
+    let process =
+        BTreeMap::from([("PA".to_owned(), "inherited".to_owned()), ("X".to_owned(), "no".to_owned())]);
     let vars = vec![(name("F"), "given".to_owned())];
     let planned = plan(text, &Context { process_environment: process, vars, ..push("main") });
     let job = &planned.jobs[0];
@@ -186,7 +202,9 @@ fn the_shapes_of_environment_mean_the_same() {
     let process = BTreeMap::from([("B".to_owned(), "b".to_owned())]);
     for shape in shapes {
         let context = Context { process_environment: process.clone(), ..push("main") };
-        let text = format!("{shape}\nstages: [a]\nservices: {{db: {{image: x, {shape}}}}}\na: {{script: [x], {shape}}}\n");
+        let text = format!(
+            "{shape}\nstages: [a]\nservices: {{db: {{image: x, {shape}}}}}\na: {{script: [x], {shape}}}\n"
+        );
         let planned = plan(&text, &context);
         let job = &planned.jobs[0];
         for (variable, expected) in [("A", "1"), ("B", "b"), ("C", "x y")] {
@@ -204,9 +222,16 @@ fn scalars_keep_their_source_text() {
         &push("main"),
     );
     let job = &planned.jobs[1];
-    for (variable, expected) in
-        [("V", "1.80"), ("O", "0755"), ("Y", "yes"), ("T", "12:30"), ("N", "null"), ("F", "1e3"), ("E", ""), ("RUST", "0755")]
-    {
+    for (variable, expected) in [
+        ("V", "1.80"),
+        ("O", "0755"),
+        ("Y", "yes"),
+        ("T", "12:30"),
+        ("N", "null"),
+        ("F", "1e3"),
+        ("E", ""),
+        ("RUST", "0755"),
+    ] {
         assert_eq!(value(job, 0, variable), Some(expected));
     }
 }
@@ -217,7 +242,8 @@ fn a_matrix_has_a_job_for_each_combination() {
         include: [{RUST: nightly, DB: sqlite, EXPERIMENTAL: '1'}, {RUST: stable, EXTRA: x}]\n  allow_failure: [{RUST: nightly}]\n\
         prepare: {script: [x]}\n";
     let planned = plan(text, &push("main"));
-    let jobs: Vec<_> = planned.jobs.iter().map(|job| (job.number, job.name.as_str(), job.allow_failure)).collect();
+    let jobs: Vec<_> =
+        planned.jobs.iter().map(|job| (job.number, job.name.as_str(), job.allow_failure)).collect();
     let expected = [
         (1, "1.80-postgres", false),
         (2, "stable-postgres-x", false),
@@ -243,8 +269,11 @@ fn templates_are_filled_per_job_and_stage() {
     let context = Context { commit: Some("abc".to_owned()), ..push("main") };
     let planned = plan(&text.replace("image: a\n", ""), &context);
     let job = &planned.jobs[0];
-    assert_eq!(job.agent[0].1.known(), Some("1.80"));
-    assert_eq!((job.services[0].service.name.as_str(), job.services[0].image.known()), ("postgres", Some("postgres:16")));
+    assert_eq!(job.agent["rust"].known(), Some("1.80"));
+    assert_eq!(
+        (job.services[0].service.name.as_str(), job.services[0].image.known()),
+        ("postgres", Some("postgres:16"))
+    );
     assert_eq!(job.cache[0].key.to_string(), "c-${os}-${checksum:Cargo.lock}");
     assert_eq!(job.cache[0].restore_keys[0].known(), Some("c-main"));
     assert_eq!(job.concurrency.as_ref().and_then(|(group, _)| group.known()), Some("deploy-main"));
@@ -329,4 +358,25 @@ fn what_the_engine_can_not_do_is_refused_and_not_ignored() {
         let text = format!("stages: [a, b]\na: {{script: [x]}}\nb: {{script: [x], {stage}}}\n");
         assert_eq!(plan(&text, &push("main")).supported().expect_err(stage).items.len(), 1, "{stage}");
     }
+}
+
+#[test]
+fn hostile_conditions_are_an_error_and_end_soon() {
+    let globs: Vec<String> = (0..100).map(|i| format!("'{}b{i}'", "**a".repeat(150))).collect();
+    let text = format!("stages: [a]\na: {{script: [x], when: {{paths: [{}]}}}}\n", globs.join(", "));
+    let paths: Vec<String> = (0..500).map(|i| format!("{}{i}", "a".repeat(1000))).collect();
+    let context = Context { changed_paths: Some(paths), ..push("main") };
+    let problems = parse(&text).plan_within(&context, Work::new(100_000)).expect_err("too much to compare");
+    assert!(problems.items[0].message.contains("take too long"));
+}
+
+#[test]
+fn a_template_never_grows_beyond_bounds() {
+    let text = format!(
+        "environment: {{X: {}}}\nconcurrency: '{}'\nprepare: {{script: [x]}}\n",
+        "x".repeat(400),
+        "${X}".repeat(100)
+    );
+    let problems = parse(&text).plan(&push("main")).expect_err("too long");
+    assert!(problems.items[0].message.contains("longer than 512 bytes"));
 }
