@@ -40,6 +40,8 @@ pub struct Axis {
 pub struct Combination {
     /// Its variables: first the axes, in their order, then what `include` added.
     pub values: Vec<(VarName, String)>,
+    /// How many of them are values of axes.
+    pub axes: usize,
     /// True where its failure does not fail the build.
     pub allow_failure: bool,
 }
@@ -99,18 +101,21 @@ impl Matrix {
         let allow_failure = self.allow_failure.iter().any(|entry| agrees(entry, &job));
         let axes = self.axes.iter().filter_map(|axis| job.remove_entry(&axis.name));
         let mut values: Vec<_> = axes.collect();
+        let axes = values.len();
         values.extend(job);
-        Combination { values, allow_failure }
+        Combination { values, axes, allow_failure }
     }
 }
 
 impl Combination {
-    /// A short name: the values of the axes, `-` between them; `main` without any.
+    /// A short name: the values of the axes, `-` between them. Without axes: all values; `main` where
+    /// there are none either.
     pub fn name(&self) -> String {
         if self.values.is_empty() {
             return "main".to_owned();
         }
-        self.values.iter().map(|(_, value)| value.as_str()).collect::<Vec<_>>().join("-")
+        let named = if self.axes == 0 { self.values.len() } else { self.axes };
+        self.values.iter().take(named).map(|(_, value)| value.as_str()).collect::<Vec<_>>().join("-")
     }
 }
 
