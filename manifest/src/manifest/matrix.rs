@@ -40,8 +40,8 @@ pub struct Axis {
 pub struct Combination {
     /// Its variables: first the axes, in their order, then what `include` added.
     pub values: Vec<(VarName, String)>,
-    /// How many of them are values of axes.
-    pub axes: usize,
+    /// How many of them, at most, are in its name.
+    pub named: usize,
     /// True where its failure does not fail the build.
     pub allow_failure: bool,
 }
@@ -67,16 +67,17 @@ impl Matrix {
             _ => Vec::new(),
         };
         jobs.retain(|job| !self.exclude.iter().any(|entry| agrees(entry, job)));
+        // What `include` has added is no combination of axes: a later entry leaves it alone.
+        let of_axes = jobs.len();
         for entry in &self.include {
-            let on_axes = |name: &VarName| self.axes.is_empty() || self.is_axis(name);
             let agreeing = |job: &&mut Values| {
                 entry
                     .iter()
-                    .filter(|(name, _)| on_axes(name))
+                    .filter(|(name, _)| self.is_axis(name))
                     .all(|(name, value)| job.get(name) == Some(value))
             };
             let mut extended = false;
-            for job in jobs.iter_mut().filter(agreeing) {
+            for job in jobs[..of_axes].iter_mut().filter(agreeing) {
                 job.extend(entry.iter().map(|(name, value)| (name.clone(), value.clone())));
                 extended = true;
             }
@@ -84,7 +85,8 @@ impl Matrix {
                 jobs.push(entry.clone());
             }
         }
-        jobs.into_iter().map(|job| self.combination(job)).collect()
+        let named = |at: usize| if at < of_axes { self.axes.len() } else { usize::MAX };
+        jobs.into_iter().enumerate().map(|(at, job)| self.combination(job, named(at))).collect()
     }
 
     /// True for the name of an axis.
@@ -97,25 +99,23 @@ impl Matrix {
         self.axes.iter().map(|axis| &axis.name).chain(self.include.iter().flat_map(|entry| entry.keys()))
     }
 
-    fn combination(&self, mut job: Values) -> Combination {
+    fn combination(&self, mut job: Values, named: usize) -> Combination {
         let allow_failure = self.allow_failure.iter().any(|entry| agrees(entry, &job));
         let axes = self.axes.iter().filter_map(|axis| job.remove_entry(&axis.name));
         let mut values: Vec<_> = axes.collect();
-        let axes = values.len();
         values.extend(job);
-        Combination { values, axes, allow_failure }
+        Combination { values, named, allow_failure }
     }
 }
 
 impl Combination {
-    /// A short name: the values of the axes, `-` between them. Without axes: all values; `main` where
-    /// there are none either.
+    /// A short name: the values of the axes, `-` between them. Of a job that `include` added: all of
+    /// its values. `main` without any.
     pub fn name(&self) -> String {
         if self.values.is_empty() {
             return "main".to_owned();
         }
-        let named = if self.axes == 0 { self.values.len() } else { self.axes };
-        self.values.iter().take(named).map(|(_, value)| value.as_str()).collect::<Vec<_>>().join("-")
+        self.values.iter().take(self.named).map(|(_, value)| value.as_str()).collect::<Vec<_>>().join("-")
     }
 }
 

@@ -248,7 +248,7 @@ fn a_matrix_has_a_job_for_each_combination() {
         (1, "1.80-postgres", false),
         (2, "stable-postgres", false),
         (3, "stable-sqlite", false),
-        (4, "nightly-sqlite", true),
+        (4, "nightly-sqlite-1", true),
     ];
     assert_eq!(jobs, expected);
 }
@@ -258,6 +258,14 @@ fn a_matrix_of_included_jobs_alone_works() {
     let text = "matrix: {include: [{GOOS: linux, GOARCH: amd64}, {GOOS: darwin, GOARCH: arm64}]}\nprepare: {script: [x]}\n";
     let planned = plan(text, &push("main"));
     assert_eq!(planned.jobs.iter().map(|job| job.values.len()).collect::<Vec<_>>(), [2, 2]);
+}
+
+#[test]
+fn what_include_added_is_not_extended() {
+    let text = "matrix: {R: [s], include: [{R: n, X: '1'}, {R: n, X: '2'}, {Y: '3'}]}\nprepare: {script: [x]}\n";
+    let planned = plan(text, &push("main"));
+    let jobs: Vec<_> = planned.jobs.iter().map(|job| (job.name.as_str(), job.values.len())).collect();
+    assert_eq!(jobs, [("s", 2), ("n-1", 2), ("n-2", 2)]);
 }
 
 #[test]
