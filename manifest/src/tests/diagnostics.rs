@@ -53,6 +53,7 @@ snapshots! {
     a_colon_in_a_command_makes_a_mapping: "image: a\nprepare:\n  script:\n    - echo a: b\n",
     a_step_of_another_system_is_a_mapping: "image: a\nprepare:\n  script:\n    - name: Build\n      run: make\n",
     a_hash_in_a_command_cuts_it: "image: a\nprepare:\n  script:\n    - echo hi #x\n    - make # builds it\n",
+    a_template_in_braces_must_be_quoted: "image: a\ncache: {key: cargo-${os}, paths: [target]}\nprepare: {script: [x]}\n",
     a_bracket_makes_a_list: "image: a\nprepare:\n  script:\n    - [ -f x ]\n    - [make, test]\n",
     a_bracket_and_more_is_no_yaml: "image: a\nprepare:\n  script:\n    - [ -f x ] && make\n",
     a_quote_and_more_is_no_yaml: "image: a\nprepare:\n  script:\n    - \"$X\" it's\n",

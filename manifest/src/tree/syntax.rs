@@ -37,6 +37,9 @@ pub(super) fn explain(error: &ScanError, report: &Report<'_>) -> Diagnostic {
         _ => Code::Syntax,
     };
     let hint = match error.kind() {
+        _ if has_template_in_flow(line) => Some(
+            "inside of `{...}` and `[...]` put a text with `${...}` in quotes: \"name-${NAME}\"".to_owned(),
+        ),
         ErrorKind::UnclosedQuotedScalar | ErrorKind::UnclosedFlowCollection { .. } => {
             Some("close it; if it belongs to a text, put all of the text in quotes".to_owned())
         }
@@ -69,6 +72,15 @@ fn message(error: &ScanError) -> String {
         }
         kind => format!("not valid YAML: {kind}"),
     }
+}
+
+/// True for a line like `{key: cargo-${os}}`, where the inner `{` ends the plain text.
+fn has_template_in_flow(line: &str) -> bool {
+    let text = line.trim_start();
+    let is_command = text.starts_with("- [");
+    text.split_once("${").is_some_and(|(before, _)| {
+        !is_command && before.contains(['{', '[']) && !before.contains(['"', '\''])
+    })
 }
 
 /// What a line among the entries of a list lacks.
