@@ -1,8 +1,11 @@
 //! The commands: which there are, what they share, and who carries them out.
 
 mod cancel;
+mod init;
+mod lint;
 mod list;
 mod run;
+mod schema;
 mod show;
 mod submit;
 mod tail;
@@ -29,6 +32,8 @@ use crate::{
     max_term_width = 100,
     after_help = "\
 Examples:
+  buildr init                    write a first manifest for the current folder
+  buildr lint                    check it
   buildr run                     build the current folder on this machine
   buildr up                      start an orchestrator and an agent here
   buildr submit                  build HEAD of the current repository on the farm
@@ -97,6 +102,9 @@ pub(crate) struct Globals {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::Args),
+    Lint(lint::Args),
+    Init(init::Args),
+    Schema(schema::Args),
     Submit(submit::Args),
     Tail(tail::Args),
     List(list::Args),
@@ -110,6 +118,9 @@ pub(crate) async fn dispatch(cli: Cli, screen: &Screen) -> Result<Exit, Error> {
     let Cli { globals, command } = cli;
     match command {
         Command::Run(args) => run::run(args, screen).await,
+        Command::Lint(args) => lint::run(&args, screen),
+        Command::Init(args) => init::run(&args, screen),
+        Command::Schema(args) => schema::run(&args, screen),
         Command::Submit(args) => submit::run(args, &globals, screen).await,
         Command::Tail(args) => tail::run(args, &globals, screen).await,
         Command::List(args) => list::run(args, &globals, screen).await,
@@ -177,7 +188,7 @@ mod tests {
         let mut command = Cli::command();
         command.build();
         let mut text = command.render_help().to_string();
-        for name in ["run", "submit", "tail", "list", "show", "cancel", "up"] {
+        for name in ["run", "lint", "init", "schema", "submit", "tail", "list", "show", "cancel", "up"] {
             let command = command.find_subcommand_mut(name).unwrap();
             text.push_str(&format!("\n======== {name}\n{}", command.render_long_help()));
         }

@@ -3,6 +3,7 @@
 
 use std::{io, path::PathBuf};
 
+use buildr_manifest::Outcome;
 use buildr_proto::BuildId;
 
 /// The exit code of a program that was detached by Ctrl-C.
@@ -102,6 +103,9 @@ pub enum Error {
     /// This user may not talk to the Docker daemon.
     #[error("no permission to talk to the Docker daemon: {0}")]
     DockerPermission(String),
+    /// A build could not be planned.
+    #[error("{}", plan_message(.0))]
+    Plan(Outcome),
     /// The engine could not be set up.
     #[error("{what}")]
     Engine {
@@ -153,6 +157,7 @@ impl Error {
             | Self::Git(_)
             | Self::NoSuchBuild { .. }
             | Self::Refused(_) => 2,
+            Self::Plan(outcome) => outcome.exit_code(),
             Self::Io { .. } if self.is_reader_gone() => READER_GONE,
             Self::Unreachable { .. }
             | Self::NotAnOrchestrator { .. }
@@ -209,6 +214,7 @@ impl Error {
             ),
             Self::Git(_)
             | Self::Refused(_)
+            | Self::Plan(_)
             | Self::Orchestrator { .. }
             | Self::Io { .. } => None,
         }
@@ -224,6 +230,16 @@ impl From<buildr_engine::Error> for Error {
             Engine::NoPermission { .. } => Self::DockerPermission(what),
             error => Self::Engine { what, hint: error.hint().map(str::to_owned) },
         }
+    }
+}
+
+/// Diagnostics stand below each other, so they begin on a line of their own.
+fn plan_message(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::ManifestError { message } if message.contains('\n') => {
+            format!("the manifest cannot be carried out:\n\n{}", message.trim_end())
+        }
+        outcome => outcome.to_string(),
     }
 }
 
@@ -287,6 +303,10 @@ mod tests {
             Error::Orchestrator { address: address(), what: "submit the build", why: "disk full".to_owned() },
             Error::NoDocker("/var/run/docker.sock does not exist".to_owned()),
             Error::DockerPermission("/var/run/docker.sock".to_owned()),
+            Error::Plan(Outcome::ManifestError {
+                message: "error: unknown key\n --> .buildr.yml:1:1\n".into(),
+            }),
+            Error::Plan(Outcome::SourceError { message: "cannot use the folder".into() }),
             Error::Engine { what: "docker is too old".to_owned(), hint: Some("upgrade docker".to_owned()) },
             Error::Program { what: "buildr-agent ended with exit code 1".to_owned(), hint: None },
             io_error(io::ErrorKind::StorageFull),

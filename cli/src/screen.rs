@@ -80,6 +80,11 @@ impl Screen {
         self.terminal
     }
 
+    /// True where standard output shows colours.
+    pub(crate) fn has_colour(&self) -> bool {
+        self.colour
+    }
+
     /// The colours of standard output.
     pub(crate) fn palette(&self) -> Palette {
         Palette::new(self.colour)

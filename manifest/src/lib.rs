@@ -12,6 +12,7 @@
 //! - `duration`, `size`, `cron`, `glob`, `template`, [`when`]: the small languages inside of values
 //! - [`plan`]: [`Manifest::plan`], manifest and context to a [`Plan`]; [`Plan::supported`], the part
 //!   of it that the engine carries out as a [`JobPlan`]
+//! - [`schema`]: the JSON Schema of the language, for editors
 //! - [`diagnostic`]: what is wrong with a manifest, for people and for programs
 //! - [`name`]: checked names (stages, variables)
 //! - [`event`], [`outcome`]: what a running job reports, and how it ends
@@ -27,6 +28,7 @@ pub mod name;
 pub mod outcome;
 mod place;
 pub mod plan;
+pub mod schema;
 mod size;
 mod source;
 mod template;

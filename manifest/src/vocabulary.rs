@@ -63,6 +63,30 @@ const MAX_LENGTH: usize = 100;
 const MAX_CANDIDATES: usize = 1000;
 
 impl Scope {
+    /// All of them.
+    pub(crate) const ALL: [Self; 20] = [
+        Self::Top,
+        Self::Stage,
+        Self::Environment,
+        Self::Clone,
+        Self::JobRetry,
+        Self::StageRetry,
+        Self::Resources,
+        Self::Matrix,
+        Self::Service,
+        Self::Cache,
+        Self::On,
+        Self::Push,
+        Self::Tag,
+        Self::PullRequest,
+        Self::Cron,
+        Self::Concurrency,
+        Self::When,
+        Self::AllowFailure,
+        Self::Artifacts,
+        Self::Reports,
+    ];
+
     /// The keys that mean something.
     pub(crate) fn known(self) -> &'static [&'static str] {
         match self {
@@ -209,29 +233,6 @@ fn difference(a: &str, b: &str) -> f64 {
 mod tests {
     use super::*;
 
-    const ALL: [Scope; 20] = [
-        Scope::Top,
-        Scope::Stage,
-        Scope::Environment,
-        Scope::Clone,
-        Scope::JobRetry,
-        Scope::StageRetry,
-        Scope::Resources,
-        Scope::Matrix,
-        Scope::Service,
-        Scope::Cache,
-        Scope::On,
-        Scope::Push,
-        Scope::Tag,
-        Scope::PullRequest,
-        Scope::Cron,
-        Scope::Concurrency,
-        Scope::When,
-        Scope::AllowFailure,
-        Scope::Artifacts,
-        Scope::Reports,
-    ];
-
     #[test]
     fn the_nearest_word_is_found_and_no_far_one() {
         let known = ["image", "environment", "stages", "timeout", "allow_failure"];
@@ -253,7 +254,7 @@ mod tests {
 
     #[test]
     fn no_word_is_known_reserved_and_foreign_at_once() {
-        for scope in ALL {
+        for scope in Scope::ALL {
             for word in scope.known().iter().chain(scope.reserved()) {
                 assert_eq!(scope.foreign(word), None, "{word}");
             }
@@ -263,7 +264,7 @@ mod tests {
 
     #[test]
     fn what_foreign_words_become_is_ours() {
-        let ours: Vec<&str> = ALL.iter().flat_map(|scope| scope.known()).copied().collect();
+        let ours: Vec<&str> = Scope::ALL.iter().flat_map(|scope| scope.known()).copied().collect();
         for word in [
             "commands",
             "depends_on",

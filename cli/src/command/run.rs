@@ -1,5 +1,7 @@
 //! `buildr run`.
 
+mod dry;
+
 use std::{
     collections::{BTreeMap, HashSet},
     path::{Path, PathBuf},
@@ -27,6 +29,7 @@ use crate::{
     show::{TICK, written},
     signals::{Signal, Signals},
 };
+use dry::{AxisValue, Form};
 
 /// So many items may wait between the engine and the screen.
 const QUEUE: usize = 16;
@@ -41,7 +44,8 @@ Examples:
   buildr run                          the current folder
   buildr run ../app -f ci/nightly.yml
   buildr run --clean                  a fresh clone of HEAD, without what is not committed
-  buildr run --var DEBUG=1 --event push")]
+  buildr run --var DEBUG=1 --event push
+  buildr run --dry-run --event tag --tag v1.0   what a build of a tag would do")]
 pub(super) struct Args {
     /// The project's folder
     #[arg(value_name = "DIR", default_value = ".")]
@@ -73,9 +77,15 @@ pub(super) struct Args {
     /// Exit with the exit code of the command that failed
     #[arg(long)]
     propagate: bool,
-    /// Print one JSON object per line
+    /// Print one JSON object per line; with --dry-run one document
     #[arg(long)]
     json: bool,
+    /// Print the plan and run nothing; needs no Docker
+    #[arg(long, conflicts_with = "clean")]
+    dry_run: bool,
+    /// With --dry-run: only the jobs with this value of an axis. May be given again
+    #[arg(long, value_name = "AXIS=VALUE", requires = "dry_run")]
+    matrix: Vec<AxisValue>,
 }
 
 /// What starts a build.
@@ -107,6 +117,10 @@ impl From<Event> for Trigger {
 pub(super) async fn run(args: Args, screen: &Screen) -> Result<Exit, Error> {
     let mut signals = Signals::listen()?;
     let request = request(&args)?;
+    if args.dry_run {
+        let form = if args.json { Form::Json } else { Form::Tree };
+        return dry::run(&request, &args.matrix, form, screen);
+    }
     let engine = Engine::connect(config(&args)?).await?;
     let headline = Headline { build: None, reproduce: Some(command_line(&args)) };
     let view = if args.json { View::Json } else { View::Fitting };
