@@ -6,3 +6,4 @@ mod planning;
 mod print;
 mod progress;
 mod properties;
+mod reference;

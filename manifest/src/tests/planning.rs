@@ -262,7 +262,8 @@ fn a_matrix_of_included_jobs_alone_works() {
 
 #[test]
 fn what_include_added_is_not_extended() {
-    let text = "matrix: {R: [s], include: [{R: n, X: '1'}, {R: n, X: '2'}, {Y: '3'}]}\nprepare: {script: [x]}\n";
+    let text =
+        "matrix: {R: [s], include: [{R: n, X: '1'}, {R: n, X: '2'}, {Y: '3'}]}\nprepare: {script: [x]}\n";
     let planned = plan(text, &push("main"));
     let jobs: Vec<_> = planned.jobs.iter().map(|job| (job.name.as_str(), job.values.len())).collect();
     assert_eq!(jobs, [("s", 2), ("n-1", 2), ("n-2", 2)]);
