@@ -20,6 +20,11 @@ fn main() {
     measure("1 MiB of unknown keys", Duration::from_millis(200), &unknown_keys());
     measure("1 MiB of one script", Duration::from_millis(200), &long_script());
     measure("1000 stages that all need all", Duration::from_millis(200), &dense());
+    measure(
+        "1000 stages in one job",
+        Duration::from_millis(200),
+        &dense().replace("matrix:", "x-matrix:").replace("branch: dev", "branch: main"),
+    );
     measure("32 stages of 256 jobs with long templates", Duration::from_millis(200), &templates());
     measure("32,768 stages in all", Duration::from_millis(200), &many_stages());
 }
@@ -34,6 +39,8 @@ fn measure(what: &str, budget: Duration, text: &str) {
         let begin = Instant::now();
         let parsed = Manifest::parse(text.as_bytes(), ".buildr.yml");
         let outcome = parsed.as_ref().map(|(manifest, _)| manifest.plan(&context));
+        let _carried_out =
+            outcome.as_ref().ok().and_then(|plan| plan.as_ref().ok()).map(|plan| plan.supported());
         best = best.min(begin.elapsed());
         result = match outcome {
             Ok(Ok(plan)) => format!("{} jobs", plan.jobs.len()),

@@ -105,12 +105,13 @@ impl Plan {
     fn refuse_order(&self, job: &Job, report: &mut Report<'_>) {
         let running: Vec<usize> =
             (0..job.stages.len()).filter(|at| job.stages[*at].skipped().is_none()).collect();
-        let waits_for_all = |number: usize| {
-            let before = self.manifest.order.ancestors(running[number]);
-            running[..number].iter().all(|at| before.contains(at))
-                && !running[number..].iter().any(|at| before.contains(at))
+        // Where all before it run one after the other, waiting for the last of them is waiting for all.
+        let is_in_line = |number: usize| {
+            let needs = job.waits_for(&self.manifest.order, running[number]);
+            needs.iter().all(|need| running[..number].contains(need))
+                && number.checked_sub(1).is_none_or(|last| needs.contains(&running[last]))
         };
-        if let Some(number) = (0..running.len()).find(|number| !waits_for_all(*number)) {
+        if let Some(number) = (0..running.len()).find(|number| !is_in_line(*number)) {
             let stage = &job.stages[running[number]].stage;
             let place = stage.keys.get("needs").unwrap_or(stage.place);
             refuse(place, "running stages in another order than that of `stages`", report);

@@ -389,3 +389,78 @@ fn a_template_never_grows_beyond_bounds() {
     let problems = parse(&text).plan(&push("main")).expect_err("too long");
     assert!(problems.items[0].message.contains("longer than 512 bytes"));
 }
+
+/// The example of every key, as it was published.
+const EVERY_KEY: &str = r##"image: 'dockerimage:tag'
+stages: [build, test, lint, cleanup]
+build: {script: [make]}
+environment: {FOO: bar, PORT: 8080}     # three shapes, everywhere the same: list, {inherit, vars}, flat mapping; mixing is an error
+  # inherit: [HTTP_PROXY, "MAVEN_*"]    # besides true/false: names and globs; vars: a list or a mapping; `NAME:` (null) is the bare form
+timeout: 45m                            # of a job; default 60m, capped by the agent; also per stage. 90s, 10m, 1h30m; a bare number is an error
+shell: bash                             # also per stage: sh (default, -e) | bash (-eo pipefail) | [cmd, args...] for another POSIX shell
+clone: {depth: 1, submodules: true, lfs: false}      # default: full history and tags, no submodules
+agent: {os: linux, gpu: "true"}         # labels that the agent must have
+retry: {times: 1, when: [agent_lost]}   # of a whole job, for infrastructure outcomes
+fail_fast: true                         # stages: end the side-by-side ones when one fails (default: let them finish)
+resources: {cpus: 2, memory: 4GiB, pids: 2000}       # of the container; also for a stage with its own image
+docker: false                           # don't mount the socket; also per stage with its own image. It can only narrow what the operator allows
+matrix:
+  RUST: ["1.80", stable]                # axes in capitals: one job per combination (first axis slowest), values become variables
+  DB: [postgres, sqlite]
+  exclude: [{RUST: "1.80", DB: sqlite}]
+  include: [{RUST: nightly, DB: sqlite, EXPERIMENTAL: "1"}]   # agrees with a combination on all its axes: extends it; else adds one
+  allow_failure: [{RUST: nightly}]
+  fail_fast: false
+  max_parallel: 4
+services:
+  db: {image: "postgres:16", environment: {POSTGRES_PASSWORD: x}, command: [postgres, -c, fsync=off], ready: "pg_isready -U postgres", timeout: 30s}
+  # short: services: ["redis:7"]; reachable by name; they start before `prepare`, and one that does not get ready is an infrastructure outcome
+cache:
+  - {key: "cargo-${checksum:Cargo.lock}", restore_keys: ["cargo-"], paths: [target, ~/.cargo/registry], save: success}
+on:                                     # which events start a build; default: all. `submit` and `run` always start. Short: on: push / on: [push, tag]
+  push: {branches: [main, "release/**"], paths: ["src/**", "!docs/**"]}
+  tag: {tags: ["v*"]}
+  pull_request:
+  cron: [{name: nightly, schedule: "0 3 * * *", branch: main}]      # UTC
+concurrency: {group: "deploy-${branch}", cancel: none}      # none: wait, one at a time | queued: newer replaces waiting | running: also ends the running one
+test:
+  needs: [build]
+  script: [cargo test]
+  when: {branch: [main, "feature/**"], event: [push], paths: ["src/**"], var: {RUST: stable}, status: success}
+  timeout: 10m                          # ends exactly this stage's processes
+  retry: {times: 2, when: [failed, timed_out], exit_codes: [42], backoff: 5s}   # short: retry: 2 (extra tries)
+  allow_failure: true                   # or {exit_codes: [77]}; counts as passed for those that need it
+  artifacts: {paths: ["target/release/app", dist/], name: app, when: success, expire_in: 30d, required: true}   # short: artifacts: [dist/]
+  reports: {junit: ["**/junit*.xml"]}   # collected after a failure too
+lint:
+  script: [lint]
+  image: other/tool:1                   # a container of its own: same workspace, not what `prepare` installed
+  workdir: sub/dir                      # below the workspace
+  user: "1000:1000"
+cleanup:
+  when: always                          # = {status: always}
+  script: ["./teardown.sh $BUILDR_STATUS"]
+"##;
+
+#[test]
+fn every_key_has_its_place() {
+    let (manifest, warnings) =
+        Manifest::parse(EVERY_KEY.as_bytes(), ".buildr.yml").unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(warnings, []);
+    let context = Context { vars: vec![(name("RUST"), "stable".to_owned())], ..push("main") };
+    let planned = manifest.plan(&context).unwrap_or_else(|problems| panic!("{problems}"));
+    let jobs: Vec<(&str, bool)> =
+        planned.jobs.iter().map(|job| (job.name.as_str(), job.allow_failure)).collect();
+    let expected = [
+        ("1.80-postgres", false),
+        ("stable-postgres", false),
+        ("stable-sqlite", false),
+        ("nightly-sqlite-1", true),
+    ];
+    assert_eq!(jobs, expected);
+    let states: Vec<_> = planned.jobs[1].stages.iter().map(|stage| stage.decision.clone()).collect();
+    let runs = Decision::Run(Status::SUCCESS);
+    assert_eq!(states, [runs.clone(), runs.clone(), runs, Decision::Run(Status::ALWAYS)]);
+    assert_eq!((waits(&planned, "test"), waits(&planned, "cleanup")), (vec!["build"], vec!["lint"]));
+    assert!(planned.supported().is_err());
+}
