@@ -88,6 +88,7 @@ pub enum EventKind {
         /// The length of the stage's log in bytes; 0 for one that never ran.
         log_bytes: u64,
         /// Wall-clock time from its start to its end; zero for one that never ran.
+        #[serde(with = "crate::seconds")]
         duration: Duration,
         /// What it used up.
         usage: Usage,
@@ -97,6 +98,7 @@ pub enum EventKind {
         /// How it ended.
         outcome: Outcome,
         /// Wall-clock time since `JobStarted`.
+        #[serde(with = "crate::seconds")]
         duration: Duration,
         /// How many containers were removed, or left to the daemon to remove.
         containers_removed: u32,
@@ -107,8 +109,10 @@ pub enum EventKind {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     /// CPU time in user mode.
+    #[serde(with = "crate::seconds")]
     pub user_cpu: Duration,
     /// CPU time in the kernel.
+    #[serde(with = "crate::seconds")]
     pub system_cpu: Duration,
     /// The largest resident set of any one process, in bytes.
     pub max_rss: u64,

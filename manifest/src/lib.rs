@@ -13,6 +13,7 @@
 //! - [`name`]: checked names (stages, variables)
 //! - [`event`], [`outcome`]: what a running job reports, and how it ends
 //! - [`plan`]: what the engine carries out
+//! - [`seconds`]: durations in JSON
 
 mod check;
 pub mod diagnostic;
@@ -23,6 +24,7 @@ pub mod name;
 pub mod outcome;
 pub mod plan;
 mod resolve;
+pub mod seconds;
 mod source;
 mod tree;
 mod vocabulary;
