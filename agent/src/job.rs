@@ -262,6 +262,7 @@ impl<R: Runner> Shop<R> {
         JobRequest {
             run: run_id(attempt),
             source: SourceSpec::Git(GitSource { url: repository, reference, commit }),
+            seen_as: None,
             manifest_path: manifest_path.map(Into::into),
             trigger,
             vars: variables,

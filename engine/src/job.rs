@@ -40,6 +40,8 @@ pub struct JobRequest {
     pub run: RunId,
     /// Where the project comes from.
     pub source: SourceSpec,
+    /// The branch or tag that the build is to see, whatever the source is at; none: what it is at.
+    pub seen_as: Option<GitReference>,
     /// The manifest's path in the project; none: the first of the usual names.
     pub manifest_path: Option<PathBuf>,
     /// What started the build.

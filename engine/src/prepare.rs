@@ -17,7 +17,7 @@ use crate::{
     environment::repository,
     error::chain,
     feed::{Feed, StopSignal},
-    job::{GitSource, JobRequest, Prepared, SourceSpec},
+    job::{GitReference, GitSource, JobRequest, Prepared, SourceSpec},
     manifest_file::{self, ManifestFile},
     run_folder::RunFolder,
     source,
@@ -30,6 +30,17 @@ struct Project {
     commit: Option<String>,
     branch: Option<String>,
     tag: Option<String>,
+}
+
+impl Project {
+    /// With the branch and tag of another line of history in place of its own.
+    fn seen_as(self, line: Option<&GitReference>) -> Self {
+        match line {
+            None | Some(GitReference::Default) => self,
+            Some(GitReference::Branch(name)) => Self { branch: Some(name.clone()), tag: None, ..self },
+            Some(GitReference::Tag(name)) => Self { branch: None, tag: Some(name.clone()), ..self },
+        }
+    }
 }
 
 /// Prepares a job; where that fails, says so as the stream's last event.
@@ -94,7 +105,7 @@ async fn plan(
     feed: &Feed,
     stop: &StopSignal,
 ) -> Result<(Project, JobPlan), Outcome> {
-    let project = bring(engine, request, folder, stop).await?;
+    let project = bring(engine, request, folder, stop).await?.seen_as(request.seen_as.as_ref());
     feed.event(EventKind::SourceResolved {
         commit: project.commit.clone(),
         branch: project.branch.clone(),
@@ -214,4 +225,22 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 
 fn internal(message: String) -> Outcome {
     Outcome::Internal { message }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_sees_the_line_of_history_that_it_is_told_of() {
+        let seen = |line: Option<GitReference>| {
+            let project = Project { branch: Some("main".into()), ..Project::default() };
+            let Project { branch, tag, .. } = project.seen_as(line.as_ref());
+            (branch, tag)
+        };
+        let text = |text: &str| Some(text.to_owned());
+        assert_eq!(seen(None), (text("main"), None));
+        assert_eq!(seen(Some(GitReference::Branch("b".into()))), (text("b"), None));
+        assert_eq!(seen(Some(GitReference::Tag("v1".into()))), (None, text("v1")));
+    }
 }

@@ -41,7 +41,8 @@ Examples:
   buildr run                          the current folder
   buildr run ../app -f ci/nightly.yml
   buildr run --clean                  a fresh clone of HEAD, without what is not committed
-  buildr run --var DEBUG=1 --event push")]
+  buildr run --var DEBUG=1
+  buildr run --event tag --tag v1.2   as if the tag v1.2 had been pushed")]
 pub(super) struct Args {
     /// The project's folder
     #[arg(value_name = "DIR", default_value = ".")]
@@ -55,6 +56,12 @@ pub(super) struct Args {
     /// The event that the build is to see as its cause
     #[arg(long, value_enum, default_value_t = Event::Local)]
     event: Event,
+    /// The branch that the build is to see [default: the one that is checked out]
+    #[arg(long, value_name = "NAME", conflicts_with = "tag")]
+    branch: Option<String>,
+    /// The tag that the build is to see, in place of a branch
+    #[arg(long, value_name = "NAME")]
+    tag: Option<String>,
     /// Build a fresh clone of HEAD instead of the folder as it is
     #[arg(long)]
     clean: bool,
@@ -199,6 +206,7 @@ fn request(args: &Args) -> Result<JobRequest, Error> {
     Ok(JobRequest {
         run,
         source,
+        seen_as: seen_as(args),
         manifest_path: file,
         trigger: args.event.into(),
         vars: args.vars.iter().map(|Variable(name, value)| (name.clone(), value.clone())).collect(),
@@ -206,6 +214,12 @@ fn request(args: &Args) -> Result<JobRequest, Error> {
         identity: Identity::default(),
         timeout: None,
     })
+}
+
+/// The line of history that the build is to see, where it is not that of the project.
+fn seen_as(args: &Args) -> Option<GitReference> {
+    let branch = args.branch.clone().map(GitReference::Branch);
+    branch.or_else(|| args.tag.clone().map(GitReference::Tag))
 }
 
 /// The variables of this process that are text.
@@ -277,6 +291,8 @@ fn command_line(args: &Args) -> String {
         let event = args.event.to_possible_value();
         words.extend(event.map(|event| format!("--event {}", event.get_name())));
     }
+    words.extend(args.branch.iter().map(|name| format!("--branch {}", quote(name))));
+    words.extend(args.tag.iter().map(|name| format!("--tag {}", quote(name))));
     if args.clean {
         words.push("--clean".to_owned());
     }

@@ -25,11 +25,12 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
+  buildr show                         the newest build
   buildr show 42
   buildr show latest --json | jq .outcome")]
 pub(super) struct Args {
     /// The build's number, or `latest`
-    #[arg(value_name = "ID")]
+    #[arg(value_name = "ID", default_value = "latest")]
     build: Which,
     /// Print one JSON document
     #[arg(long)]

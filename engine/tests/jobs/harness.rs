@@ -87,6 +87,7 @@ impl Project {
         JobRequest {
             run: RunId::new(format!("t{}", unique())).unwrap(),
             source: SourceSpec::Folder(self.folder.path().to_owned()),
+            seen_as: None,
             manifest_path: None,
             trigger: Trigger::Local,
             vars: Vec::new(),
