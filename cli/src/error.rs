@@ -97,10 +97,10 @@ pub enum Error {
         why: String,
     },
     /// There is no Docker daemon.
-    #[error("no Docker daemon answers: {0}")]
+    #[error("no Docker daemon answers at {0}")]
     NoDocker(String),
     /// This user may not talk to the Docker daemon.
-    #[error("no permission to talk to the Docker daemon: {0}")]
+    #[error("no permission to talk to the Docker daemon at {0}")]
     DockerPermission(String),
     /// The engine could not be set up.
     #[error("{what}")]
@@ -218,11 +218,10 @@ impl Error {
 impl From<buildr_engine::Error> for Error {
     fn from(error: buildr_engine::Error) -> Self {
         use buildr_engine::Error as Engine;
-        let what = chain(&error);
         match error {
-            Engine::NoDaemon { .. } => Self::NoDocker(what),
-            Engine::NoPermission { .. } => Self::DockerPermission(what),
-            error => Self::Engine { what, hint: error.hint().map(str::to_owned) },
+            Engine::NoDaemon { socket, source } => Self::NoDocker(format!("{socket}: {source}")),
+            Engine::NoPermission { socket, source } => Self::DockerPermission(format!("{socket}: {source}")),
+            error => Self::Engine { what: chain(&error), hint: error.hint().map(str::to_owned) },
         }
     }
 }
@@ -285,8 +284,8 @@ mod tests {
             Error::NoSuchBuild { address: address(), build: None },
             Error::Refused("the repository's URL begins with `-`".to_owned()),
             Error::Orchestrator { address: address(), what: "submit the build", why: "disk full".to_owned() },
-            Error::NoDocker("/var/run/docker.sock does not exist".to_owned()),
-            Error::DockerPermission("/var/run/docker.sock".to_owned()),
+            Error::NoDocker("/var/run/docker.sock: connection refused".to_owned()),
+            Error::DockerPermission("/var/run/docker.sock: permission denied".to_owned()),
             Error::Engine { what: "docker is too old".to_owned(), hint: Some("upgrade docker".to_owned()) },
             Error::Program { what: "buildr-agent ended with exit code 1".to_owned(), hint: None },
             io_error(io::ErrorKind::StorageFull),
