@@ -157,3 +157,36 @@ fn stage_lines(out: &mut String, stage: &Stage, width: usize, palette: &Palette)
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use buildr_manifest::{Cause, StageName};
+
+    use super::*;
+
+    #[test]
+    fn a_stage_for_programs_is_flat() {
+        let stage = |progress| Stage {
+            name: StageName::new("test").unwrap(),
+            progress,
+            duration: Duration::from_millis(1500),
+            log_bytes: 7,
+            log_missing: 0,
+            failed_command: None,
+        };
+        let failed = StageState::Failed { step: Some(1), cause: Cause::Exit { code: 3 } };
+        for (progress, expected) in [
+            (StageProgress::Waiting, r#""state":"waiting""#),
+            (StageProgress::Finished(StageState::Passed), r#""state":"passed""#),
+            (StageProgress::Finished(failed), r#""state":"failed","step":1,"cause":"exit","code":3"#),
+        ] {
+            let stage = stage(progress);
+            let json = serde_json::to_string(&stage).unwrap();
+            let rest = r#""duration":1.5,"log_bytes":7,"log_missing":0,"failed_command":null"#;
+            assert_eq!(json, format!(r#"{{"name":"test",{expected},{rest}}}"#));
+            assert_eq!(serde_json::from_str::<Stage>(&json).unwrap(), stage);
+        }
+    }
+}
