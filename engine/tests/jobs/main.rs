@@ -5,6 +5,7 @@
 mod ends;
 mod environment;
 mod harness;
+mod hostile;
 mod images;
 mod leftovers;
 mod output;
