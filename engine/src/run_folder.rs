@@ -54,9 +54,7 @@ impl RunFolder {
         make_folder(&begun, 0o700).map_err(failed())?;
         let lock = File::create(begun.join("lock")).map_err(failed())?;
         lock.try_lock().map_err(|error| failed()(error.into()))?;
-        make_folder(&crate::control::control_path(&begun), 0o700).map_err(failed())?;
-        // Init is mounted over this one.
-        File::create(crate::control::control_path(&begun).join("init")).map_err(failed())?;
+        make_control(&crate::control::control_path(&begun)).map_err(failed())?;
         if path.exists() {
             let _left_to_the_reaper = fs::remove_dir_all(&begun);
             return Err(failed()(io::Error::from(io::ErrorKind::AlreadyExists)));
@@ -102,13 +100,31 @@ impl RunFolder {
         serde_json::from_slice(&fs::read(self.path.join("journal.json")).ok()?).ok()
     }
 
-    /// Removes the folder with all that is in it; never follows a link out of it. Blocks.
+    /// As [`remove`].
     pub(crate) fn remove(&self) -> io::Result<()> {
-        match fs::remove_dir_all(&self.path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+        remove(&self.path)
     }
+}
+
+/// Removes a run's folder with all that is in it; never follows a link out of it. Blocks.
+pub(crate) fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Makes a control directory beside that of the build, which may hold anything by now.
+pub(crate) fn janitor_control(data_dir: &Path, run: &RunId) -> Result<PathBuf, Error> {
+    let path = path_of(data_dir, run).join("janitor");
+    make_control(&path).map_err(Error::files("create folder", &path))?;
+    Ok(path)
+}
+
+fn make_control(path: &Path) -> io::Result<()> {
+    make_folder(path, 0o700)?;
+    // Init is mounted over this one.
+    File::create(path.join("init")).map(drop)
 }
 
 /// The path of a run's folder.
