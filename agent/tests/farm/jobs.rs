@@ -267,3 +267,18 @@ async fn the_reaper_works_at_the_start_and_after_each_attempt() {
     farm.orchestrator.until_finished(&id).await;
     agent.reaped(2).await;
 }
+
+#[tokio::test]
+async fn a_job_whose_events_are_refused_ends_and_frees_its_slot() {
+    let farm = Farm::new().await;
+    farm.orchestrator.set(|facts| facts.reject_events = true);
+    let mut agent = farm.join().await;
+    let id = farm.orchestrator.offer();
+    let mut job = agent.job().await;
+    job.stopped().await;
+    let attempt = farm.orchestrator.until_finished(&id).await;
+    let (_, outcome) = told(&attempt);
+    assert!(matches!(&outcome, Outcome::Internal { message } if message.contains("too long")), "{outcome}");
+    job.finish(Outcome::Canceled { by: "it".into() }).await;
+    agent.until("all is freed", |load| load.held == 0 && load.busy == 0).await;
+}
