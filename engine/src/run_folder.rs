@@ -18,6 +18,9 @@ use crate::{Error, job::RunId};
 /// Where in the data folder the runs are.
 const RUNS: &str = "runs";
 
+/// In a run's folder, where its project is checked out to.
+const WORKSPACE: &str = "workspace";
+
 /// Folders under this prefix are being made.
 const UNFINISHED: &str = ".new-";
 
@@ -85,7 +88,7 @@ impl RunFolder {
 
     /// Where a project is checked out to.
     pub(crate) fn workspace(&self) -> PathBuf {
-        self.path.join("workspace")
+        self.path.join(WORKSPACE)
     }
 
     /// Writes down what will be made.
@@ -106,12 +109,16 @@ impl RunFolder {
     }
 }
 
-/// Removes a run's folder with all that is in it; never follows a link out of it. Blocks.
+/// Removes a run's folder with all that is in it; never follows a link out of it. What a build could
+/// write goes first, since that may fail, and the journal is still needed then. Blocks.
 pub(crate) fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+    for path in [&crate::control::control_path(path), &path.join(WORKSPACE), path] {
+        match fs::remove_dir_all(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
     }
+    Ok(())
 }
 
 /// Makes a control directory beside that of the build, which may hold anything by now.
@@ -210,5 +217,20 @@ mod tests {
         };
         folder.write_journal(&journal).unwrap();
         assert_eq!(folder.journal(), Some(journal));
+    }
+
+    #[test]
+    fn the_journal_stays_while_what_a_build_wrote_cannot_be_removed() {
+        let data = tempfile::tempdir().unwrap();
+        let folder = RunFolder::create(data.path(), &run()).unwrap();
+        let journal = Journal { container: "c".into(), image: "i".into(), hand_back: None };
+        folder.write_journal(&journal).unwrap();
+        // Something that is no folder cannot be removed as one, not even by root.
+        fs::write(folder.workspace(), "").unwrap();
+        folder.remove().unwrap_err();
+        assert_eq!(folder.journal(), Some(journal));
+        fs::remove_file(folder.workspace()).unwrap();
+        folder.remove().unwrap();
+        assert!(!folder.path().exists());
     }
 }
