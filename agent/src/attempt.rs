@@ -19,6 +19,8 @@ pub enum Phase {
     Preparing,
     /// Stages run.
     Running,
+    /// The job has its end, and its slot is free; what it made is being removed.
+    Clearing,
     /// Over here; log or events are still to be delivered.
     Reporting,
 }

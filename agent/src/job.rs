@@ -3,8 +3,8 @@
 //! ```text
 //! offered -> accepted -> prepared -> planned -> run -> delivered -> gone
 //! ```
-//! The slot is free as soon as the engine is done and before the final report goes out, so that the
-//! next offer finds it free. Whatever happens on the way, the spool has a job's end or is dropped.
+//! The slot is free as soon as the job has its end and before the final report goes out, so that the
+//! next offer finds it free; neither waits for the engine to clear up behind a job. Whatever happens on the way, the spool has a job's end or is dropped.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -108,10 +108,9 @@ impl<R: Runner> Shop<R> {
         let delivery = Delivery::new(attempt.clone(), self.link.clone(), self.timing, &writer);
         let delivered = self.tasks.spawn(delivery.run());
         let (items, queue) = mpsc::channel(ITEMS);
-        let recorder = self.tasks.spawn(record(writer, queue, attempt.clone()));
+        let recorder = self.tasks.spawn(record(writer, queue, attempt.clone(), slot));
         let work = self.clone().work(offer, attempt.clone(), items).await;
         attempt.enter(Phase::Reporting);
-        drop(slot);
         self.reap.notify_one();
         if matches!(work, Work::HandedBack) {
             attempt.abandon();
@@ -304,12 +303,14 @@ fn end(outcome: Outcome) -> Event {
 }
 
 /// Brings what the engine tells into the spool, batch by batch, until the engine is done. A disk
-/// that refuses ends the job.
+/// that refuses ends the job. The job's end frees its slot and closes the spool.
 async fn record(
     mut writer: Writer,
     mut items: mpsc::Receiver<Item>,
     attempt: Arc<Attempt>,
+    slot: Slot,
 ) -> Option<Writer> {
+    let mut slot = Some(slot);
     let mut batch = Vec::with_capacity(ITEMS);
     while items.recv_many(&mut batch, ITEMS).await > 0 {
         let taken = std::mem::replace(&mut batch, Vec::with_capacity(ITEMS));
@@ -323,6 +324,13 @@ async fn record(
                 tracing::error!(attempt = %attempt.id, fault, "the spool cannot be written; the job is ended");
             }
             attempt.request(Stop::Kill { by: DISK_FAULT.to_owned() });
+        }
+        if writer.is_finished()
+            && let Some(slot) = slot.take()
+        {
+            attempt.enter(Phase::Clearing);
+            drop(slot);
+            writer.seal();
         }
     }
     Some(writer)

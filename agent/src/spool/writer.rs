@@ -171,6 +171,11 @@ impl Writer {
                 containers_removed: 0,
             }));
         }
+        self.seal();
+    }
+
+    /// Says that nothing more comes, which is so once it is finished. Touches no disk.
+    pub fn seal(&mut self) {
         self.progress.send_modify(|progress| progress.closed = true);
     }
 

@@ -181,7 +181,7 @@ impl AgentService for Service {
     ) -> Result<Response<Self::SessionStream>, Status> {
         assert!(request.metadata().contains_key(AGENT_CREDENTIAL));
         if self.facts.borrow().unauthenticated {
-            return Err(Status::unauthenticated("this orchestrator asks for a token"));
+            return Err(Status::unauthenticated("this orchestrator wants a token: set BUILDR_TOKEN"));
         }
         let (out, answers) = mpsc::unbounded_channel();
         let facts = self.facts.clone();
