@@ -148,6 +148,9 @@ fn open_file(path: &Path) -> io::Result<(File, u64)> {
 /// Makes the folders of a log so that they survive a crash.
 fn create_folders(path: &Path) -> io::Result<()> {
     let Some(folder) = path.parent() else { return Ok(()) };
+    if folder.is_dir() {
+        return Ok(());
+    }
     fs::create_dir_all(folder)?;
     for above in folder.ancestors().skip(1).take(2) {
         sync_folder(Some(above))?;
