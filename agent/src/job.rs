@@ -4,7 +4,8 @@
 //! offered -> accepted -> prepared -> planned -> run -> delivered -> gone
 //! ```
 //! The slot is free as soon as the job has its end and before the final report goes out, so that the
-//! next offer finds it free; neither waits for the engine to clear up behind a job. Whatever happens on the way, the spool has a job's end or is dropped.
+//! next offer finds it free; neither waits for the engine to clear up behind a job. Whatever happens
+//! on the way, the spool has a job's end or is dropped.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
