@@ -12,3 +12,4 @@ mod local;
 mod projects;
 mod registry;
 mod shells;
+mod transports;
