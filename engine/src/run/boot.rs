@@ -90,8 +90,8 @@ impl Run<'_> {
         }
     }
 
-    /// Not interrupted: it takes milliseconds, and who goes away in the middle does not know
-    /// whether there is a container.
+    /// Interrupted by a kill alone: it takes milliseconds, and who goes away in the middle leaves a
+    /// container that may come after all to the reaper.
     async fn create(
         &self,
         image: &Image,
@@ -116,7 +116,13 @@ impl Run<'_> {
             socket: (config.docker_socket == DockerSocket::Raw).then_some(&*daemon.socket),
             input: if self.is_detached() { Input::Open } else { Input::Once },
         };
-        Container::create(daemon, &spec).await.map_err(|error| self.start_outcome(&error, image))
+        tokio::select! {
+            biased;
+            created = Container::create(daemon, &spec) => {
+                created.map_err(|error| self.start_outcome(&error, image))
+            }
+            by = self.stop.killed() => Err(Outcome::Canceled { by }),
+        }
     }
 
     /// Attach goes before start, so nothing that init says is missed; init is heard before Docker
@@ -128,7 +134,8 @@ impl Run<'_> {
         control: ControlFolder,
         hand_back: Option<Owner>,
     ) -> Result<Booted, Outcome> {
-        let connection = container.attach().await.map_err(|error| internal(&error))?;
+        let attached = self.unless_interrupted(container.attach()).await?;
+        let connection = attached.map_err(|error| internal(&error))?;
         let bounds = Bounds {
             steps: self.prepared.plan.stages.iter().map(|stage| stage.script.len()).collect(),
             log: self.engine.config.log_limit,
