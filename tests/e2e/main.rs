@@ -8,6 +8,7 @@ mod harness;
 mod bad_input;
 mod docs;
 mod farm;
+mod faults;
 mod local;
 mod projects;
 mod registry;
