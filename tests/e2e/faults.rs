@@ -79,10 +79,12 @@ fn a_farm_whose_parts_are_killed_and_stopped_brings_every_build_to_one_end() {
     tails[0].line("line 10");
     kill_orchestrator(&mut farm);
 
-    // Shorter than anybody minds: its builds go on meanwhile.
-    tails[1].line("line 20");
+    // Shorter than anybody minds: its builds go on meanwhile, and so do the other agent's.
+    let other = eventually("a build of the other agent's is followed", || {
+        builds.iter().position(|build| runs_on(&farm, build, "two"))
+    });
     farm.agents[0].signal(Signal::STOP);
-    tails[1].line("line 30");
+    tails[other].line("line 30");
     farm.agents[0].signal(Signal::CONT);
 
     // The orchestrator and an agent with builds at the same time.
@@ -95,10 +97,14 @@ fn a_farm_whose_parts_are_killed_and_stopped_brings_every_build_to_one_end() {
     farm.start_agent("two", SLOTS);
 
     // Longer: the orchestrator gives the connection up, and gets the same attempts back.
-    farm.agents[0].signal(Signal::STOP);
     let orchestrator = farm.orchestrator.as_ref().unwrap();
+    eventually("the agent is back", || {
+        orchestrator.stderr().contains("agent connected name=\"one\"").then_some(())
+    });
+    farm.agents[0].signal(Signal::STOP);
     eventually("the connection is given up", || {
-        orchestrator.stderr().contains("agent disconnected").then_some(())
+        let told = orchestrator.stderr();
+        ["agent disconnected", "connection broke"].iter().any(|words| told.contains(words)).then_some(())
     });
     farm.agents[0].signal(Signal::CONT);
 
