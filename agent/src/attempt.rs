@@ -19,6 +19,8 @@ pub enum Phase {
     Preparing,
     /// Stages run.
     Running,
+    /// The job has its end, and its slot is free; what it made is being removed.
+    Clearing,
     /// Over here; log or events are still to be delivered.
     Reporting,
 }
@@ -51,9 +53,10 @@ impl Attempt {
         *self.phase.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// It is further.
+    /// It is further; it never goes back.
     pub fn enter(&self, phase: Phase) {
-        *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = phase;
+        let mut now = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
+        *now = phase.max(*now);
     }
 
     /// Its spool is there.
@@ -127,6 +130,14 @@ mod tests {
         attempt.request(kill.clone());
         attempt.request(cancel("d"));
         assert_eq!(*attempt.stop().borrow(), kill);
+    }
+
+    #[test]
+    fn a_phase_that_is_told_late_changes_nothing() {
+        let attempt = Attempt::new(AttemptId::new(), Phase::Running);
+        attempt.enter(Phase::Reporting);
+        attempt.enter(Phase::Clearing);
+        assert_eq!(attempt.phase(), Phase::Reporting);
     }
 
     #[test]

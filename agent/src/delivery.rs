@@ -4,15 +4,17 @@
 mod events;
 mod logs;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use buildr_manifest::{Event, EventKind, Outcome};
+use jiff::Timestamp;
 use tokio::sync::{oneshot, watch};
 
 use crate::{
     attempt::Attempt,
     backoff::{self, Backoff},
     config::Timing,
-    link::{CallError, Link},
+    link::{CallError, Link, Report, encode},
     spool::{Outbox, Progress, Writer},
 };
 
@@ -67,6 +69,27 @@ impl Delivery {
             self.attempt.abandon();
         }
         end
+    }
+}
+
+/// Ends an attempt of which nothing more can be told, in place of its events from this number on.
+/// Tries until the orchestrator has an answer to it.
+pub async fn report_fault(
+    attempt: &Attempt,
+    link: &Link,
+    limits: backoff::Limits,
+    first_seq: u64,
+    message: String,
+) {
+    let (outcome, duration) = (Outcome::Internal { message }, Duration::ZERO);
+    let kind = EventKind::JobFinished { outcome, duration, containers_removed: 0 };
+    let events = vec![encode(Event { at: Timestamp::now(), kind }).0];
+    let report = Report { first_seq, events, logs: Some(Vec::new()) };
+    let mut tries = Tries::new("fault", limits);
+    while let Err(error @ (CallError::Unreachable(_) | CallError::Failed(_))) =
+        link.report(attempt.id, report.clone()).await
+    {
+        tries.failed(attempt, error).await;
     }
 }
 

@@ -3,8 +3,9 @@
 //! ```text
 //! offered -> accepted -> prepared -> planned -> run -> delivered -> gone
 //! ```
-//! The slot is free as soon as the engine is done and before the final report goes out, so that the
-//! next offer finds it free. Whatever happens on the way, the spool has a job's end or is dropped.
+//! The slot is free as soon as the job has its end and before the final report goes out, so that the
+//! next offer finds it free; neither waits for the engine to clear up behind a job. Whatever happens
+//! on the way, the spool has a job's end or is dropped.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -28,7 +29,7 @@ use crate::{
     attempt::{Attempt, Phase},
     backoff::Backoff,
     config::Timing,
-    delivery::{Delivery, Fenced},
+    delivery::{Delivery, Fenced, report_fault},
     fleet::{Place, Slot, run_id},
     link::{Accepted, CallError, Link, Plan, Planned},
     runner::{Ready, Runner},
@@ -85,6 +86,16 @@ enum Work {
     HandedBack,
 }
 
+/// What becomes of a plan.
+enum Verdict {
+    /// It is run.
+    Run,
+    /// The attempt is not this agent's to run.
+    Drop,
+    /// The job ends without it.
+    End(Outcome),
+}
+
 impl<R: Runner> Shop<R> {
     /// Takes an offer and carries it through.
     pub async fn run(self: Arc<Self>, offer: Offer, place: Place, slot: Slot) {
@@ -93,15 +104,14 @@ impl<R: Runner> Shop<R> {
             return;
         }
         attempt.enter(Phase::Preparing);
-        tracing::info!(attempt = %attempt.id, job = %offer.job, repository = offer.spec.source.repository, "job taken");
+        tracing::info!(attempt = %attempt.id, job = %offer.job, repository = buildr_engine::source::without_credentials(&offer.spec.source.repository), "job taken");
         let Some(writer) = self.begin_spool(&attempt).await else { return };
         let delivery = Delivery::new(attempt.clone(), self.link.clone(), self.timing, &writer);
         let delivered = self.tasks.spawn(delivery.run());
         let (items, queue) = mpsc::channel(ITEMS);
-        let recorder = self.tasks.spawn(record(writer, queue, attempt.clone()));
+        let recorder = self.tasks.spawn(record(writer, queue, attempt.clone(), slot));
         let work = self.clone().work(offer, attempt.clone(), items).await;
         attempt.enter(Phase::Reporting);
-        drop(slot);
         self.reap.notify_one();
         if matches!(work, Work::HandedBack) {
             attempt.abandon();
@@ -117,9 +127,9 @@ impl<R: Runner> Shop<R> {
 
     /// Delivers what another process left. The orchestrator has let this one in.
     pub async fn deliver_leftover(self: Arc<Self>, mut writer: Writer, place: Place) {
-        let attempt = place.attempt().clone();
+        let (attempt, agent) = (place.attempt().clone(), self.name.clone());
         let closed = spawn_blocking(move || {
-            writer.close("the agent was restarted in the middle of the job");
+            writer.close(Outcome::AgentLost { agent });
             writer
         });
         if let Ok(writer) = closed.await {
@@ -178,7 +188,7 @@ impl<R: Runner> Shop<R> {
             }
             Ok(Err(error)) => {
                 tracing::error!(attempt = %id, error = &error as &dyn std::error::Error, "no spool, no job");
-                self.report_fault(attempt, &error).await;
+                self.report_no_spool(attempt, &error).await;
                 None
             }
             Err(_) => None,
@@ -186,17 +196,10 @@ impl<R: Runner> Shop<R> {
     }
 
     /// Reports a job that could not begin, without a spool.
-    async fn report_fault(&self, attempt: &Attempt, error: &crate::spool::Error) {
+    async fn report_no_spool(&self, attempt: &Attempt, error: &crate::spool::Error) {
         let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
         let message = format!("the agent could not {error}{cause}");
-        let events = vec![crate::link::encode(end(Outcome::Internal { message })).0];
-        let report = crate::link::Report { first_seq: 1, events, logs: Some(Vec::new()) };
-        let mut backoff = Backoff::new(self.timing.reconnect);
-        while let Err(CallError::Unreachable(_) | CallError::Failed(_)) =
-            self.link.report(attempt.id, report.clone()).await
-        {
-            tokio::time::sleep(backoff.pause()).await;
-        }
+        report_fault(attempt, &self.link, self.timing.reconnect, 1, message).await;
     }
 
     /// The engine's part, in a task of its own, so that a bug in it ends one job and not the agent.
@@ -213,15 +216,13 @@ impl<R: Runner> Shop<R> {
             return Work::Told;
         };
         match self.plan(attempt, plan).await {
-            Ok(Planned::Go) => {}
-            Ok(Planned::HandBack) => return Work::HandedBack,
-            Ok(Planned::Canceled) => {
-                let by = who(&stop.borrow()).unwrap_or_else(|| "a user".to_owned());
+            Verdict::Run => {}
+            Verdict::Drop => return Work::HandedBack,
+            Verdict::End(outcome) => {
                 // A recorder that is gone has nothing to record.
-                let _ = items.send(Item::Event(end(Outcome::Canceled { by }))).await;
+                let _ = items.send(Item::Event(end(outcome))).await;
                 return Work::Told;
             }
-            Err(Fenced) => return Work::HandedBack,
         }
         attempt.enter(Phase::Running);
         self.runner.run(prepared, items, &stop).await;
@@ -229,24 +230,37 @@ impl<R: Runner> Shop<R> {
     }
 
     /// Asks whether to run a plan, until there is an answer or the job is to end.
-    async fn plan(&self, attempt: &Attempt, plan: Plan) -> Result<Planned, Fenced> {
+    async fn plan(&self, attempt: &Attempt, plan: Plan) -> Verdict {
         let mut stop = attempt.stop();
         let mut backoff = Backoff::new(self.timing.reconnect);
         let ask = async {
             loop {
                 match self.link.plan(attempt.id, plan.clone()).await {
                     Ok(planned) => return Ok(planned),
-                    Err(CallError::Fenced(why)) => {
-                        tracing::warn!(attempt = %attempt.id, why, "the attempt is not ours any more; it is dropped");
-                        return Err(Fenced);
-                    }
+                    Err(error @ (CallError::Fenced(_) | CallError::Rejected(_))) => return Err(error),
                     Err(_) => tokio::time::sleep(backoff.pause()).await,
                 }
             }
         };
-        tokio::select! {
-            planned = ask => planned,
+        let answer = tokio::select! {
+            answer = ask => answer,
             _ = stop.wait_for(|stop| *stop != Stop::No) => Ok(Planned::Canceled),
+        };
+        match answer {
+            Ok(Planned::Go) => Verdict::Run,
+            Ok(Planned::HandBack) => Verdict::Drop,
+            Ok(Planned::Canceled) => {
+                let by = who(&stop.borrow()).unwrap_or_else(|| "a user".to_owned());
+                Verdict::End(Outcome::Canceled { by })
+            }
+            Err(CallError::Rejected(why)) => {
+                let message = format!("the orchestrator refused the plan of the job: {why}");
+                Verdict::End(Outcome::Internal { message })
+            }
+            Err(error) => {
+                tracing::warn!(attempt = %attempt.id, error = %error, "the job is dropped");
+                Verdict::Drop
+            }
         }
     }
 
@@ -290,12 +304,14 @@ fn end(outcome: Outcome) -> Event {
 }
 
 /// Brings what the engine tells into the spool, batch by batch, until the engine is done. A disk
-/// that refuses ends the job.
+/// that refuses ends the job. The job's end frees its slot and closes the spool.
 async fn record(
     mut writer: Writer,
     mut items: mpsc::Receiver<Item>,
     attempt: Arc<Attempt>,
+    slot: Slot,
 ) -> Option<Writer> {
+    let mut slot = Some(slot);
     let mut batch = Vec::with_capacity(ITEMS);
     while items.recv_many(&mut batch, ITEMS).await > 0 {
         let taken = std::mem::replace(&mut batch, Vec::with_capacity(ITEMS));
@@ -310,6 +326,13 @@ async fn record(
             }
             attempt.request(Stop::Kill { by: DISK_FAULT.to_owned() });
         }
+        if writer.is_finished()
+            && let Some(slot) = slot.take()
+        {
+            attempt.enter(Phase::Clearing);
+            drop(slot);
+            writer.seal();
+        }
     }
     Some(writer)
 }
@@ -317,5 +340,6 @@ async fn record(
 /// Waits for the recorder and closes the spool.
 async fn close(recorder: tokio::task::JoinHandle<Option<Writer>>) -> Result<(), Fenced> {
     let mut writer = recorder.await.ok().flatten().ok_or(Fenced)?;
-    spawn_blocking(move || writer.close(NO_END)).await.map_err(|_| Fenced)
+    let no_end = Outcome::Internal { message: NO_END.to_owned() };
+    spawn_blocking(move || writer.close(no_end)).await.map_err(|_| Fenced)
 }

@@ -58,6 +58,9 @@ pub enum CallError {
     /// The orchestrator does not let this agent in.
     #[error("{0}")]
     Denied(String),
+    /// The orchestrator does not understand it, and never will.
+    #[error("the orchestrator does not take it: {0}")]
+    Rejected(String),
     /// The orchestrator could not do it now.
     #[error("the orchestrator failed: {0}")]
     Failed(String),
@@ -267,6 +270,7 @@ impl From<Status> for CallError {
             Code::FailedPrecondition | Code::PermissionDenied | Code::NotFound => Self::Fenced(text),
             Code::Unauthenticated => Self::Denied(text),
             Code::OutOfRange => Self::Gap(text),
+            Code::InvalidArgument => Self::Rejected(text),
             Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown => {
                 Self::Unreachable(text)
             }

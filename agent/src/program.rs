@@ -53,6 +53,9 @@ pub fn main() -> ExitCode {
 fn failed(error: &anyhow::Error, code: u8) -> ExitCode {
     // Nothing is left to do where even standard error is closed.
     let _ = writeln!(io::stderr(), "error: {error:#}");
+    if let Some(hint) = error.downcast_ref::<buildr_engine::Error>().and_then(buildr_engine::Error::hint) {
+        let _ = writeln!(io::stderr(), " hint: {hint}");
+    }
     ExitCode::from(code)
 }
 
@@ -79,7 +82,7 @@ fn run(config: Config) -> anyhow::Result<()> {
 async fn work(config: Config) -> anyhow::Result<()> {
     let identity = Identity::open(&config.data)?;
     warn_of_risks(&config);
-    let engine = engine(&config, &identity).await.context("the container engine cannot be used")?;
+    let engine = engine(&config, &identity).await.context("no builds can be run here")?;
     let name = config.name.clone();
     let agent = Agent::new(config, identity, engine)?;
     let (shutdown, wanted) = watch::channel(Shutdown::No);

@@ -322,9 +322,7 @@ impl Stream {
 fn ended(status: &Status) -> End {
     let text = describe(status);
     match status.code() {
-        Code::Unauthenticated => End::Refused(format!(
-            "{text}. Give the orchestrator's token in BUILDR_TOKEN or --token-file; it is shown at the orchestrator's first start"
-        )),
+        Code::Unauthenticated => End::Refused(format!("{text}, or --token-file to a file that holds it")),
         Code::PermissionDenied => End::Refused(text),
         Code::Unimplemented => {
             End::Broken(format!("what answers there is not an orchestrator that this agent knows: {text}"))

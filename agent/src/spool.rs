@@ -95,12 +95,18 @@ impl Spool {
         Writer::begin(folder, self.log_limit)
     }
 
-    /// The spools that another process left. What is not readable as one is removed, with a warning.
+    /// The spools that another process left with something to deliver. What is not readable as one
+    /// is removed, with a warning; so is a job of which no stage had begun, for the orchestrator
+    /// queues again what its agent does not name.
     pub fn leftovers(&self) -> Result<Vec<(AttemptId, Writer)>, Error> {
         let mut found = Vec::new();
         for (attempt, folder) in self.folders()? {
             match Writer::reopen(folder, self.log_limit) {
-                Ok(writer) => found.push((attempt, writer)),
+                Ok(writer) if writer.has_begun() || writer.is_finished() => found.push((attempt, writer)),
+                Ok(_) => {
+                    tracing::info!(%attempt, "an earlier process ended before the job began; it goes back to the queue");
+                    self.remove(attempt)?;
+                }
                 Err(error) => {
                     tracing::warn!(%attempt, error = &error as &dyn std::error::Error, "a spool of an earlier process cannot be read and is dropped");
                     self.remove(attempt)?;

@@ -169,7 +169,20 @@ fn user() -> String {
     ["USER", "LOGNAME"]
         .iter()
         .find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()))
-        .unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()))
+        .unwrap_or_else(|| {
+            let uid = rustix::process::getuid().as_raw();
+            let accounts = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+            account(&accounts, uid).unwrap_or_else(|| format!("uid {uid}"))
+        })
+}
+
+/// The name that belongs to a uid in the text of `/etc/passwd`.
+fn account(accounts: &str, uid: u32) -> Option<String> {
+    accounts.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next().filter(|name| !name.is_empty())?;
+        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
+    })
 }
 
 /// Where the command was given.
@@ -199,6 +212,13 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_user_without_an_environment_is_looked_up() {
+        let accounts = "root:x:0:0:root:/root:/bin/sh\n\nann:x:1000:1000::/home/ann:\nodd\n";
+        assert_eq!(account(accounts, 1000).as_deref(), Some("ann"));
+        assert_eq!(account(accounts, 1), None);
     }
 
     #[test]

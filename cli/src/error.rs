@@ -98,10 +98,10 @@ pub enum Error {
         why: String,
     },
     /// There is no Docker daemon.
-    #[error("no Docker daemon answers: {0}")]
+    #[error("no Docker daemon answers at {0}")]
     NoDocker(String),
     /// This user may not talk to the Docker daemon.
-    #[error("no permission to talk to the Docker daemon: {0}")]
+    #[error("no permission to talk to the Docker daemon at {0}")]
     DockerPermission(String),
     /// A build could not be planned.
     #[error("{}", plan_message(.0))]
@@ -224,11 +224,10 @@ impl Error {
 impl From<buildr_engine::Error> for Error {
     fn from(error: buildr_engine::Error) -> Self {
         use buildr_engine::Error as Engine;
-        let what = chain(&error);
         match error {
-            Engine::NoDaemon { .. } => Self::NoDocker(what),
-            Engine::NoPermission { .. } => Self::DockerPermission(what),
-            error => Self::Engine { what, hint: error.hint().map(str::to_owned) },
+            Engine::NoDaemon { socket, source } => Self::NoDocker(format!("{socket}: {source}")),
+            Engine::NoPermission { socket, source } => Self::DockerPermission(format!("{socket}: {source}")),
+            error => Self::Engine { what: chain(&error), hint: error.hint().map(str::to_owned) },
         }
     }
 }
@@ -301,8 +300,8 @@ mod tests {
             Error::NoSuchBuild { address: address(), build: None },
             Error::Refused("the repository's URL begins with `-`".to_owned()),
             Error::Orchestrator { address: address(), what: "submit the build", why: "disk full".to_owned() },
-            Error::NoDocker("/var/run/docker.sock does not exist".to_owned()),
-            Error::DockerPermission("/var/run/docker.sock".to_owned()),
+            Error::NoDocker("/var/run/docker.sock: connection refused".to_owned()),
+            Error::DockerPermission("/var/run/docker.sock: permission denied".to_owned()),
             Error::Plan(Outcome::ManifestError {
                 message: "error: unknown key\n --> .buildr.yml:1:1\n".into(),
             }),

@@ -1,6 +1,8 @@
 //! Logins for registries, as `docker login` keeps them on this machine: `config.json` in
 //! `DOCKER_CONFIG` or `~/.docker`, and the helper programs that it names.
 
+use std::path::PathBuf;
+
 use bollard::auth::DockerCredentials;
 use docker_credential::{CredentialRetrievalError, DockerCredential};
 
@@ -18,7 +20,7 @@ pub(crate) async fn login(host: &str) -> (Option<DockerCredentials>, Option<Stri
     });
     match found.await {
         Ok(Ok(credential)) => (Some(convert(key, credential)), None),
-        Ok(Err(error)) if is_none(&error) => (None, None),
+        Ok(Err(error)) if is_none(&error, has_configuration()) => (None, None),
         Ok(Err(error)) => (None, Some(format!("cannot use the login for {host} on this machine: {error}"))),
         Err(panicked) => (None, Some(format!("cannot use the login for {host}: {panicked}"))),
     }
@@ -28,11 +30,19 @@ fn key(host: &str) -> &str {
     if host == crate::image::DOCKER_HUB { DOCKER_HUB } else { host }
 }
 
-fn is_none(error: &CredentialRetrievalError) -> bool {
+/// Whether there is a `config.json` where the crate looks for it.
+fn has_configuration() -> bool {
+    let folder = std::env::var_os("DOCKER_CONFIG")
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".docker")));
+    folder.is_some_and(|folder| folder.join("config.json").exists())
+}
+
+fn is_none(error: &CredentialRetrievalError, has_configuration: bool) -> bool {
     match error {
         CredentialRetrievalError::NoCredentialConfigured | CredentialRetrievalError::ConfigNotFound => true,
-        // So the crate says when there is no such file, which is the usual case.
-        CredentialRetrievalError::ConfigReadError => true,
+        // So the crate says when there is no such file, which is the usual case, and when it is broken.
+        CredentialRetrievalError::ConfigReadError => !has_configuration,
         // How every helper says that it has none.
         CredentialRetrievalError::HelperFailure { stdout, stderr, .. } => {
             [stdout, stderr].iter().any(|text| text.contains("credentials not found"))
@@ -77,7 +87,13 @@ mod tests {
             stdout: stdout.into(),
             stderr: String::new(),
         };
-        assert!(is_none(&failure("credentials not found in native keychain\n")));
-        assert!(!is_none(&failure("exec format error")));
+        assert!(is_none(&failure("credentials not found in native keychain\n"), true));
+        assert!(!is_none(&failure("exec format error"), true));
+    }
+
+    #[test]
+    fn a_configuration_that_is_broken_is_told_and_none_is_not() {
+        assert!(is_none(&CredentialRetrievalError::ConfigReadError, false));
+        assert!(!is_none(&CredentialRetrievalError::ConfigReadError, true));
     }
 }

@@ -1,7 +1,7 @@
 //! The connection to the Docker daemon of this machine. Never to that of another one: builds mount
 //! folders of this machine into their containers.
 
-use std::{io, path::PathBuf};
+use std::{io, path::PathBuf, time::Duration};
 
 use bollard::{API_DEFAULT_VERSION, Docker};
 use tokio::net::UnixStream;
@@ -17,6 +17,9 @@ const OLDEST_API: (usize, usize) = (1, 40);
 /// How long a call may take until its answer begins, in seconds. A start on a machine under load
 /// takes seconds; a pull answers at once and goes on for as long as it likes.
 const CALL_SECONDS: u64 = 120;
+
+/// A daemon that does not even tell its version within this time hangs.
+const FIRST_ANSWER: Duration = Duration::from_secs(30);
 
 /// A daemon that answered.
 #[derive(Clone, Debug)]
@@ -35,9 +38,11 @@ impl Daemon {
         UnixStream::connect(&socket).await.map_err(|error| unreachable(&name, error))?;
         let api = Docker::connect_with_unix(&name, CALL_SECONDS, API_DEFAULT_VERSION)
             .map_err(Error::docker(format!("open its socket {name}")))?
-            .negotiate_version()
+            .negotiate_version();
+        let api = tokio::time::timeout(FIRST_ANSWER, api)
             .await
-            .map_err(Error::docker("tell its version"))?;
+            .map_err(|_| unreachable(&name, io::ErrorKind::TimedOut.into()))?
+            .map_err(|error| no_version(&name, error))?;
         let version = api.client_version();
         if (version.major_version, version.minor_version) < OLDEST_API {
             return Err(Error::DaemonTooOld {
@@ -69,6 +74,14 @@ fn unreachable(socket: &str, source: io::Error) -> Error {
     }
 }
 
+/// A daemon that says no is told apart from what is no daemon.
+fn no_version(socket: &str, source: bollard::errors::Error) -> Error {
+    match refusal(&source) {
+        Some(_) => Error::docker("tell its version")(source),
+        None => Error::NotDocker { socket: socket.to_owned(), source },
+    }
+}
+
 /// The status and the message of an answer that says no; none where there was no answer.
 pub(crate) fn refusal(error: &bollard::errors::Error) -> Option<(u16, &str)> {
     match error {
@@ -86,6 +99,8 @@ pub(crate) fn is_absent(error: &bollard::errors::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncWriteExt;
+
     use super::*;
 
     #[test]
@@ -115,5 +130,21 @@ mod tests {
         drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
         let error = Daemon::connect(Some(&format!("unix://{}", socket.display()))).await.unwrap_err();
         assert!(matches!(error, Error::NoDaemon { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_socket_where_something_else_answers_is_told_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("odd.sock");
+        let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let _gone = stream.write_all(b"this is not HTTP\r\n\r\n").await;
+            }
+        });
+        let error = Daemon::connect(Some(&format!("unix://{}", socket.display()))).await.unwrap_err();
+        assert!(matches!(error, Error::NotDocker { .. }), "{error}");
+        assert!(error.to_string().contains(&socket.display().to_string()), "{error}");
+        assert!(error.hint().is_some());
     }
 }

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use buildr_manifest::{StageName, Trigger, VarName};
 
-use crate::job::{JobRequest, Prepared, SourceSpec};
+use crate::{
+    job::{JobRequest, Prepared, SourceSpec},
+    source::without_credentials,
+};
 
 /// Where the project is in a build container.
 pub(crate) const WORKSPACE: &str = "/workspace";
@@ -45,11 +48,11 @@ impl Environment {
     }
 }
 
-/// The project's repository as builds know it: its URL, or the folder's path.
+/// The project's repository as builds know it: its URL without credentials, or the folder's path.
 pub(crate) fn repository(request: &JobRequest) -> String {
     match &request.source {
         SourceSpec::Folder(path) => path.display().to_string(),
-        SourceSpec::Git(git) => git.url.clone(),
+        SourceSpec::Git(git) => without_credentials(&git.url),
     }
 }
 

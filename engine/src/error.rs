@@ -26,6 +26,15 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// Somebody listens where Docker should, and does not speak as Docker does.
+    #[error("what listens at {socket} is not Docker: it did not tell its version as a Docker daemon does")]
+    NotDocker {
+        /// The socket that was tried.
+        socket: String,
+        /// What came instead.
+        #[source]
+        source: bollard::errors::Error,
+    },
     /// The daemon is on another machine, or is spoken to in another way than a Unix socket.
     #[error("cannot use docker at {host}: builds mount folders of this machine, so docker must be on it")]
     RemoteDaemon {
@@ -83,6 +92,9 @@ impl Error {
             Self::NoPermission { .. } => {
                 Some("add the user to the group `docker` and log in again, or run as root")
             }
+            Self::NotDocker { .. } => Some(
+                "set DOCKER_HOST to the socket on which the Docker daemon listens, or unset it to use the usual one",
+            ),
             Self::RemoteDaemon { .. } => Some("unset DOCKER_HOST, or set it to unix:///path/to/docker.sock"),
             Self::DaemonTooOld { .. } => Some("upgrade docker to 20.10 or newer"),
             Self::StillThere { .. } => Some("look at `docker ps -a` and at docker's own log"),

@@ -1,5 +1,5 @@
-//! Gives files back that a build has left in the hands of other users, where the build's own
-//! container is gone: a container that runs nothing but init does it, since root is in there.
+//! Removes what a build has left in the hands of other users, or gives it back, where the build's
+//! own container is gone: a container that runs nothing but init does it, since root is in there.
 
 use std::{path::Path, time::Duration};
 
@@ -14,7 +14,7 @@ use crate::{
     environment::WORKSPACE,
     init_program,
     job::RunId,
-    run_folder,
+    run_folder::{self, RunFolder},
 };
 
 /// For the largest of trees on a slow disk.
@@ -31,11 +31,7 @@ pub(crate) async fn hand_back(
     let data_dir = engine.config.data_dir.clone();
     let init = crate::blocking(move || Ok(init_program::install(&data_dir))).await;
     let init = init.map_err(Error::files("install init in", &engine.config.data_dir))??;
-    // A control directory of its own: the build's may be what is to be given back.
-    let control = tempfile::tempdir_in(&engine.config.data_dir)
-        .map_err(Error::files("create a folder in", &engine.config.data_dir))?;
-    std::fs::File::create(control.path().join("init"))
-        .map_err(Error::files("create a file in", control.path()))?;
+    let control = run_folder::janitor_control(&engine.config.data_dir, run)?;
     let settings = Settings {
         exit_on_eof: true,
         dead_man: None,
@@ -48,7 +44,7 @@ pub(crate) async fn hand_back(
         image,
         init: &init,
         settings: &settings,
-        control: control.path().to_owned(),
+        control,
         workspace: tree,
         socket: None,
         input: Input::Empty,
@@ -58,8 +54,26 @@ pub(crate) async fn hand_back(
     done.unwrap_or_else(|_| Err(Error::StillThere { run: run.to_string() }))
 }
 
+/// Removes a run's folder, whomever the files in it belong to.
+pub(crate) async fn remove_folder(engine: &Inner, run: &RunId, folder: &RunFolder) -> Result<(), Error> {
+    let remove = || {
+        let path = folder.path().to_owned();
+        let failed = Error::files("remove", &path);
+        async move { crate::blocking(move || run_folder::remove(&path)).await.map_err(failed) }
+    };
+    match remove().await {
+        Ok(()) => Ok(()),
+        // Files of other users are in it: from inside a container root can give them to us.
+        Err(error) => {
+            let Some(journal) = folder.journal() else { return Err(error) };
+            take_back(engine, run, &journal.image, folder.path()).await?;
+            remove().await
+        }
+    }
+}
+
 /// Gives all below `tree` to the user that this process runs as.
-pub(crate) async fn take_back(engine: &Inner, run: &RunId, image: &str, tree: &Path) -> Result<(), Error> {
+async fn take_back(engine: &Inner, run: &RunId, image: &str, tree: &Path) -> Result<(), Error> {
     let us = run_folder::owner_of(&engine.config.data_dir)
         .map_err(Error::files("look at", &engine.config.data_dir))?;
     hand_back(engine, run, image, tree, us).await

@@ -5,6 +5,8 @@
 //! All that comes up is untrusted: a build with root can write there. It is bounded and never
 //! believed beyond the build itself.
 
+mod bounds;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     pin::Pin,
@@ -21,6 +23,8 @@ use tokio::{
     task::{AbortHandle, JoinSet},
     time::{Instant, MissedTickBehavior, interval_at},
 };
+
+pub(crate) use bounds::Bounds;
 
 /// Orders waiting to be written. A job has two or three per stage, one at a time.
 const ORDERS: usize = 16;
@@ -61,18 +65,18 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// Serves `first`, and what `connect` makes after it, for a job of `stages` stages. With a
-    /// `sign_of_life` init hears from us at least that often.
+    /// Serves `first`, and what `connect` makes after it, and believes no report beyond `bounds`.
+    /// With a `sign_of_life` init hears from us at least that often.
     pub(crate) fn open(
         first: Connection,
         connect: impl Connect,
-        stages: u32,
+        bounds: Bounds,
         sign_of_life: Option<Duration>,
     ) -> Self {
         let (orders, orders_out) = mpsc::channel(ORDERS);
         let (board_in, board) = watch::channel(Board::default());
         let mut tasks = JoinSet::new();
-        let session = Session { board: board_in, unacknowledged: Mutex::default(), stages, sign_of_life };
+        let session = Session { board: board_in, unacknowledged: Mutex::default(), bounds, sign_of_life };
         let task = tasks.spawn(session.serve(first, connect, orders_out));
         Self { orders, board, _tasks: tasks, task }
     }
@@ -112,7 +116,7 @@ impl Link {
 struct Session {
     board: watch::Sender<Board>,
     unacknowledged: Mutex<VecDeque<Command>>,
-    stages: u32,
+    bounds: Bounds,
     sign_of_life: Option<Duration>,
 }
 
@@ -159,11 +163,13 @@ impl Session {
                 self.acknowledge(seq);
                 self.board.send_modify(|board| {
                     board.ready = true;
-                    stages.into_iter().for_each(|stage| note(board, stage, self.stages));
+                    stages.into_iter().for_each(|stage| note(board, stage, &self.bounds));
                 });
             }
-            Report::Stage(stage) => self.board.send_modify(|board| note(board, stage, self.stages)),
-            Report::Owned { errors, .. } => self.board.send_modify(|board| board.owned = Some(errors)),
+            Report::Stage(stage) => self.board.send_modify(|board| note(board, stage, &self.bounds)),
+            Report::Owned { errors, .. } => {
+                self.board.send_modify(|board| board.owned = Some(bounds::complaints(errors)));
+            }
         }
     }
 
@@ -233,10 +239,8 @@ impl SignsOfLife {
 }
 
 /// Takes a stage's news, where it is a stage of ours and the news is newer.
-fn note(board: &mut Board, news: StageStatus, stages: u32) {
-    if news.stage >= stages {
-        return;
-    }
+fn note(board: &mut Board, news: StageStatus, bounds: &Bounds) {
+    let Some(news) = bounds.stage(news) else { return };
     match board.stages.get(&news.stage) {
         Some(known) if known.end.is_some() || known.log_bytes > news.log_bytes => {}
         _ => {

@@ -72,10 +72,14 @@ impl Project {
     /// With what the request says instead of git, and without what its event has not.
     pub(crate) fn seen_as(mut self, request: &JobRequest) -> Self {
         let facts = &request.facts;
-        self.branch = facts.branch.clone().or(self.branch);
-        // That a commit also has a tag makes a build of it no build of the tag.
-        let of_tag = request.trigger == Trigger::Tag || matches!(request.source, SourceSpec::Git(_));
-        self.tag = facts.tag.clone().or(self.tag.filter(|_| of_tag));
+        if facts.branch.is_some() || facts.tag.is_some() {
+            // One line of history: whoever names a tag means no branch, and the other way round.
+            (self.branch, self.tag) = (facts.branch.clone(), facts.tag.clone());
+        } else {
+            // That a commit also has a tag makes a build of it no build of the tag.
+            let of_tag = request.trigger == Trigger::Tag || matches!(request.source, SourceSpec::Git(_));
+            self.tag = self.tag.filter(|_| of_tag);
+        }
         if matches!(request.trigger, Trigger::Tag | Trigger::PullRequest) {
             self.branch = None;
         }

@@ -32,7 +32,7 @@ pub(crate) async fn reap(engine: &Arc<Inner>, live: &HashSet<RunId>) -> Result<R
         }
     }
     for (run, folder) in dead {
-        match remove_folder(engine, &run, folder).await {
+        match janitor::remove_folder(engine, &run, &folder).await {
             Ok(()) => reaped.folders += 1,
             Err(error) => tracing::warn!(%run, error = error.chain(), "a run's folder stays"),
         }
@@ -71,22 +71,4 @@ fn lives(engine: &Inner, live: &HashSet<RunId>, dead: &[(RunId, RunFolder)], run
     let Some(run) = run else { return false };
     let claimed = dead.iter().any(|(dead, _)| dead == run);
     live.contains(run) || (!claimed && run_folder::path_of(&engine.config.data_dir, run).exists())
-}
-
-async fn remove_folder(engine: &Inner, run: &RunId, folder: RunFolder) -> Result<(), Error> {
-    let folder = Arc::new(folder);
-    let remove = || {
-        let folder = Arc::clone(&folder);
-        let failed = Error::files("remove", folder.path());
-        async move { crate::blocking(move || folder.remove()).await.map_err(failed) }
-    };
-    match remove().await {
-        Ok(()) => Ok(()),
-        // Files of other users are in it: from inside a container root can give them to us.
-        Err(error) => {
-            let Some(journal) = folder.journal() else { return Err(error) };
-            janitor::take_back(engine, run, &journal.image, folder.path()).await?;
-            remove().await
-        }
-    }
 }

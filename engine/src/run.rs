@@ -76,7 +76,10 @@ pub(crate) async fn run(
     let mut progress = Progress::default();
     let (booted, outcome) = match run.boot().await {
         Ok(mut booted) => {
-            let outcome = run.stages(&mut booted, &mut progress).await;
+            let outcome = match run.settle_in(&booted).await {
+                Ok(()) => run.stages(&mut booted, &mut progress).await,
+                Err(outcome) => outcome,
+            };
             (Some(booted), outcome)
         }
         Err(outcome) => (None, outcome),

@@ -18,6 +18,9 @@ use crate::{Error, job::RunId};
 /// Where in the data folder the runs are.
 const RUNS: &str = "runs";
 
+/// In a run's folder, where its project is checked out to.
+const WORKSPACE: &str = "workspace";
+
 /// Folders under this prefix are being made.
 const UNFINISHED: &str = ".new-";
 
@@ -54,9 +57,7 @@ impl RunFolder {
         make_folder(&begun, 0o700).map_err(failed())?;
         let lock = File::create(begun.join("lock")).map_err(failed())?;
         lock.try_lock().map_err(|error| failed()(error.into()))?;
-        make_folder(&crate::control::control_path(&begun), 0o700).map_err(failed())?;
-        // Init is mounted over this one.
-        File::create(crate::control::control_path(&begun).join("init")).map_err(failed())?;
+        make_control(&crate::control::control_path(&begun)).map_err(failed())?;
         if path.exists() {
             let _left_to_the_reaper = fs::remove_dir_all(&begun);
             return Err(failed()(io::Error::from(io::ErrorKind::AlreadyExists)));
@@ -87,7 +88,7 @@ impl RunFolder {
 
     /// Where a project is checked out to.
     pub(crate) fn workspace(&self) -> PathBuf {
-        self.path.join("workspace")
+        self.path.join(WORKSPACE)
     }
 
     /// Writes down what will be made.
@@ -102,13 +103,35 @@ impl RunFolder {
         serde_json::from_slice(&fs::read(self.path.join("journal.json")).ok()?).ok()
     }
 
-    /// Removes the folder with all that is in it; never follows a link out of it. Blocks.
+    /// As [`remove`].
     pub(crate) fn remove(&self) -> io::Result<()> {
-        match fs::remove_dir_all(&self.path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
+        remove(&self.path)
+    }
+}
+
+/// Removes a run's folder with all that is in it; never follows a link out of it. What a build could
+/// write goes first, since that may fail, and the journal is still needed then. Blocks.
+pub(crate) fn remove(path: &Path) -> io::Result<()> {
+    for path in [&crate::control::control_path(path), &path.join(WORKSPACE), path] {
+        match fs::remove_dir_all(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
         }
     }
+    Ok(())
+}
+
+/// Makes a control directory beside that of the build, which may hold anything by now.
+pub(crate) fn janitor_control(data_dir: &Path, run: &RunId) -> Result<PathBuf, Error> {
+    let path = path_of(data_dir, run).join("janitor");
+    make_control(&path).map_err(Error::files("create folder", &path))?;
+    Ok(path)
+}
+
+fn make_control(path: &Path) -> io::Result<()> {
+    make_folder(path, 0o700)?;
+    // Init is mounted over this one.
+    File::create(path.join("init")).map(drop)
 }
 
 /// The path of a run's folder.
@@ -194,5 +217,20 @@ mod tests {
         };
         folder.write_journal(&journal).unwrap();
         assert_eq!(folder.journal(), Some(journal));
+    }
+
+    #[test]
+    fn the_journal_stays_while_what_a_build_wrote_cannot_be_removed() {
+        let data = tempfile::tempdir().unwrap();
+        let folder = RunFolder::create(data.path(), &run()).unwrap();
+        let journal = Journal { container: "c".into(), image: "i".into(), hand_back: None };
+        folder.write_journal(&journal).unwrap();
+        // Something that is no folder cannot be removed as one, not even by root.
+        fs::write(folder.workspace(), "").unwrap();
+        folder.remove().unwrap_err();
+        assert_eq!(folder.journal(), Some(journal));
+        fs::remove_file(folder.workspace()).unwrap();
+        folder.remove().unwrap();
+        assert!(!folder.path().exists());
     }
 }

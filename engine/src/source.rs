@@ -32,7 +32,7 @@ use std::{
 use git2::Oid;
 use tokio_util::sync::CancellationToken;
 
-pub use address::UrlPolicy;
+pub use address::{UrlPolicy, without_credentials};
 pub use changes::changed_paths;
 pub use error::SourceError;
 pub use folder::{FolderFacts, describe_folder};

@@ -176,6 +176,10 @@ impl Launch {
                     problem = Some(reason);
                 }
                 Some(libc::ENOENT | libc::ENOTDIR) => {}
+                Some(libc::E2BIG) => {
+                    let limit = "the system takes 128 KiB for one variable, and about 2 MiB for all";
+                    problem = Some(format!("start {path}: its environment is too large: {limit}"));
+                }
                 _ => problem = Some(format!("start {path}: {error}")),
             }
         }

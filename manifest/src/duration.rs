@@ -44,6 +44,19 @@ pub(crate) fn parse(text: &str) -> Result<Duration, InvalidDuration> {
     }
 }
 
+/// A limit as a manifest would write it; what is no whole number of seconds has a fraction.
+pub(crate) fn words(limit: Duration) -> String {
+    if limit.subsec_nanos() != 0 || limit.is_zero() {
+        return format!("{limit:?}");
+    }
+    let seconds = limit.as_secs();
+    [(seconds / 3600, 'h'), (seconds / 60 % 60, 'm'), (seconds % 60, 's')]
+        .into_iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, unit)| format!("{count}{unit}"))
+        .collect()
+}
+
 impl InvalidDuration {
     /// What is wrong, to follow the text itself.
     pub(crate) fn why(self) -> &'static str {
@@ -59,6 +72,15 @@ impl InvalidDuration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_limit_is_told_as_a_manifest_writes_it() {
+        for text in ["45s", "1m", "1m30s", "24h", "1h30m", "1h1m1s"] {
+            assert_eq!(words(parse(text).unwrap()), text);
+        }
+        assert_eq!(words(Duration::from_millis(1500)), "1.5s");
+        assert_eq!(words(Duration::ZERO), "0ns");
+    }
 
     #[test]
     fn hours_minutes_and_seconds_add_up() {

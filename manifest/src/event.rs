@@ -84,10 +84,12 @@ pub enum EventKind {
         /// Which.
         stage: StageName,
         /// How.
+        #[serde(flatten)]
         state: StageState,
         /// The length of the stage's log in bytes; 0 for one that never ran.
         log_bytes: u64,
         /// Wall-clock time from its start to its end; zero for one that never ran.
+        #[serde(with = "crate::seconds")]
         duration: Duration,
         /// What it used up.
         usage: Usage,
@@ -95,8 +97,10 @@ pub enum EventKind {
     /// The job's end. Nothing follows.
     JobFinished {
         /// How it ended.
+        #[serde(flatten)]
         outcome: Outcome,
         /// Wall-clock time since `JobStarted`.
+        #[serde(with = "crate::seconds")]
         duration: Duration,
         /// How many containers were removed, or left to the daemon to remove.
         containers_removed: u32,
@@ -107,8 +111,10 @@ pub enum EventKind {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     /// CPU time in user mode.
+    #[serde(with = "crate::seconds")]
     pub user_cpu: Duration,
     /// CPU time in the kernel.
+    #[serde(with = "crate::seconds")]
     pub system_cpu: Duration,
     /// The largest resident set of any one process, in bytes.
     pub max_rss: u64,
@@ -129,5 +135,44 @@ impl EventKind {
     /// True for what is shown live and never stored.
     pub fn is_ephemeral(&self) -> bool {
         matches!(self, Self::PullProgress { .. })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Cause;
+
+    #[test]
+    fn events_are_flat_objects_and_come_back_as_they_were() {
+        let stage = StageName::new("test").unwrap();
+        let cause = Cause::Exit { code: 3 };
+        let at = Timestamp::UNIX_EPOCH;
+        let usage = Usage { user_cpu: Duration::from_millis(1500), ..Usage::default() };
+        let duration = Duration::from_secs(2);
+        for (kind, expected) in [
+            (
+                EventKind::StageFinished {
+                    stage: stage.clone(),
+                    state: StageState::Failed { step: Some(1), cause: cause.clone() },
+                    log_bytes: 7,
+                    duration,
+                    usage,
+                },
+                r#"{"at":"1970-01-01T00:00:00Z","event":"stage_finished","stage":"test","state":"failed","step":1,"cause":"exit","code":3,"log_bytes":7,"duration":2.0,"usage":{"user_cpu":1.5,"system_cpu":0.0,"max_rss":0}}"#,
+            ),
+            (
+                EventKind::JobFinished {
+                    outcome: Outcome::TimedOut { stage: Some(stage.clone()), limit: Duration::from_secs(60) },
+                    duration,
+                    containers_removed: 1,
+                },
+                r#"{"at":"1970-01-01T00:00:00Z","event":"job_finished","outcome":"timed_out","stage":"test","limit":60.0,"duration":2.0,"containers_removed":1}"#,
+            ),
+        ] {
+            let event = Event { at, kind };
+            assert_eq!(serde_json::to_string(&event).unwrap(), expected);
+            assert_eq!(serde_json::from_str::<Event>(expected).unwrap(), event);
+        }
     }
 }

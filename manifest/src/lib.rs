@@ -16,6 +16,7 @@
 //! - [`diagnostic`]: what is wrong with a manifest, for people and for programs
 //! - [`name`]: checked names (stages, variables)
 //! - [`event`], [`outcome`]: what a running job reports, and how it ends
+//! - [`seconds`]: durations in JSON
 
 mod check;
 mod cron;
@@ -29,6 +30,7 @@ pub mod outcome;
 mod place;
 pub mod plan;
 pub mod schema;
+pub mod seconds;
 mod size;
 mod source;
 mod template;

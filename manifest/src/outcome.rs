@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::StageName;
+use crate::{StageName, duration};
 
 /// How a job, and with it a build, ended. An infrastructure fault never looks like a red test.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +34,7 @@ pub enum Outcome {
         /// The stage that was running, if one was.
         stage: Option<StageName>,
         /// The limit that was passed.
+        #[serde(with = "crate::seconds")]
         limit: Duration,
     },
     /// Somebody ended it.
@@ -74,6 +75,7 @@ pub enum Outcome {
     /// It waited in the queue longer than the operator allows.
     Expired {
         /// The queue's limit.
+        #[serde(with = "crate::seconds")]
         limit: Duration,
     },
     /// A fault of buildr or of the machine under it.
@@ -226,17 +228,23 @@ impl fmt::Display for Outcome {
             }
             Self::Oom { stage } => write!(f, "out of memory in stage {stage}"),
             Self::TimedOut { stage, limit } => {
-                write!(f, "timed out after {limit:?}")?;
+                write!(f, "timed out after {}", duration::words(*limit))?;
                 stage.as_ref().map_or(Ok(()), |stage| write!(f, " in stage {stage}"))
             }
             Self::Canceled { by } => write!(f, "canceled by {by}"),
             Self::Superseded { by } => write!(f, "superseded by build {by}"),
-            Self::ManifestError { message } => write!(f, "manifest error: {message}"),
+            Self::ManifestError { message } => {
+                // Diagnostics have pictures: they begin on a line of their own.
+                let gap = if message.contains('\n') { '\n' } else { ' ' };
+                write!(f, "manifest error:{gap}{message}")
+            }
             Self::SourceError { message } => write!(f, "source error: {message}"),
             Self::ImageError { message } => write!(f, "image error: {message}"),
             Self::ServiceError { message } => write!(f, "service error: {message}"),
             Self::AgentLost { agent } => write!(f, "agent {agent} was lost"),
-            Self::Expired { limit } => write!(f, "expired: no agent took it within {limit:?}"),
+            Self::Expired { limit } => {
+                write!(f, "expired: no agent took it within {}", duration::words(*limit))
+            }
             Self::Internal { message } => write!(f, "internal error: {message}"),
         }
     }

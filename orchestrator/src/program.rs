@@ -24,6 +24,9 @@ const MAX_WORKERS: usize = 4;
 pub fn main() -> ExitCode {
     let args = Args::parse();
     start_log(args.log_format);
+    raise_file_limit();
+    // Variables and logs are nobody else's business, also where the folder was there before.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let config = match Config::try_from(args) {
         Ok(config) => config,
         Err(error) => return failed(&error, 2),
@@ -58,6 +61,17 @@ async fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     tracing::info!(signal = stopped_by, "stopping");
     shutdown.cancel();
     Ok(serving.await?)
+}
+
+/// Every agent, client and open log takes a file descriptor; the usual soft limit of 1024 is for
+/// programs that use `select`.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files could not be raised");
+    }
 }
 
 fn start_log(format: LogFormat) {

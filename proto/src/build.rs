@@ -119,8 +119,10 @@ pub struct Stage {
     /// Its name.
     pub name: StageName,
     /// Where it stands.
+    #[serde(flatten)]
     pub progress: StageProgress,
     /// How long it ran; zero until it ended.
+    #[serde(with = "buildr_manifest::seconds")]
     pub duration: Duration,
     /// The length of its stored log in bytes.
     pub log_bytes: u64,
@@ -132,13 +134,14 @@ pub struct Stage {
 
 /// Where a stage stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(tag = "state", rename_all = "snake_case")]
 pub enum StageProgress {
     /// It has not begun.
     Waiting,
     /// It runs.
     Running,
     /// It ended, or will never run.
+    #[serde(untagged)]
     Finished(StageState),
 }
 

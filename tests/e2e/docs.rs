@@ -32,6 +32,11 @@ fn the_tour_of_the_readme_works_when_pasted() {
     home.set("GIT_COMMITTER_EMAIL", "someone@example.com");
     let finished = Process::start(home.program("bash", &["-c", &script])).wait().expect_code(0);
     let out = finished.out();
-    assert_eq!(out.matches("[test] Hello, world!").count(), 3, "run, submit and tail: {out}\n{}", finished.stderr);
+    assert_eq!(
+        out.matches("[test] Hello, world!").count(),
+        3,
+        "run, submit and tail: {out}\n{}",
+        finished.stderr
+    );
     assert!(out.contains("passed"), "{out}");
 }

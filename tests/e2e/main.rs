@@ -1,12 +1,16 @@
 //! End-to-end tests: the real programs, real Docker, real git, real processes. They need a Docker
 //! daemon and the images of `scripts/test-images`, and fail loudly where those are missing.
 
+#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a test that cannot go on says so and panics")]
+
 mod harness;
 
 mod bad_input;
 mod docs;
 mod farm;
+mod faults;
 mod local;
 mod projects;
 mod registry;
 mod shells;
+mod transports;

@@ -5,7 +5,7 @@ use buildr_manifest::EventKind;
 use buildr_proto::limits::{MAX_EVENT_BYTES, MAX_EVENTS};
 use tokio::sync::{oneshot, watch};
 
-use super::{Delivery, Fenced, Tries};
+use super::{Delivery, Fenced, Tries, report_fault};
 use crate::{
     link::{CallError, LogSummary, Report, encode},
     spool::Progress,
@@ -109,6 +109,10 @@ impl<'a> Reporter<'a> {
                 tracing::warn!(attempt = %attempt.id, why, "the attempt is not ours any more; it is dropped");
                 Err(Fenced)
             }
+            Err(CallError::Rejected(why)) => {
+                self.give_up(&why).await;
+                Err(Fenced)
+            }
             Err(error) => {
                 if matches!(error, CallError::Gap(_)) {
                     self.acked = 0;
@@ -117,5 +121,13 @@ impl<'a> Reporter<'a> {
                 Ok(false)
             }
         }
+    }
+    /// Ends the job where the orchestrator refuses its events: sending them again changes nothing, and
+    /// a build must not wait for that for ever.
+    async fn give_up(&self, why: &str) {
+        let Delivery { attempt, link, timing, .. } = self.delivery;
+        tracing::error!(attempt = %attempt.id, why, "the orchestrator refuses the job's events; the job is ended");
+        let message = format!("the orchestrator refused what the agent reported of the job: {why}");
+        report_fault(attempt, link, timing.reconnect, self.acked + 1, message).await;
     }
 }

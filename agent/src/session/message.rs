@@ -93,7 +93,7 @@ fn phase(phase: Phase) -> pb::AttemptPhase {
         Phase::Offered => pb::AttemptPhase::Offered,
         Phase::Preparing => pb::AttemptPhase::Preparing,
         Phase::Running => pb::AttemptPhase::Running,
-        Phase::Reporting => pb::AttemptPhase::Reporting,
+        Phase::Clearing | Phase::Reporting => pb::AttemptPhase::Reporting,
     }
 }
 

@@ -73,13 +73,13 @@ fn what_was_written_is_there_in_another_process() {
         }),
         finished(failed),
     ]);
-    writer.close("unused");
+    writer.close(Outcome::Skipped);
     let (events, before) = (writer.outbox().after(0, 100), writer.progress().borrow().clone());
     drop(writer);
 
     let mut found = spool.leftovers().unwrap();
     let (id, mut again) = found.pop().unwrap();
-    again.close("unused");
+    again.close(Outcome::Skipped);
     assert_eq!(id, attempt);
     assert_eq!(again.outbox().after(0, 100), events);
     assert_eq!(*again.progress().borrow(), before);
@@ -100,11 +100,11 @@ fn a_torn_last_line_is_cut_off_and_the_journal_goes_on() {
 
     for _ in 0..2 {
         let (_, mut again) = spool.leftovers().unwrap().pop().unwrap();
-        again.close("the agent was restarted");
+        again.close(Outcome::AgentLost { agent: "ant".into() });
         let kinds: Vec<_> = again.outbox().after(0, 100).into_iter().map(|event| event.kind).collect();
         assert_eq!(kinds.len(), 4, "{kinds:?}");
         assert!(matches!(&kinds[2], EventKind::StageFinished { state: StageState::NotReached { .. }, .. }));
-        assert_eq!(outcome(&again), Outcome::Internal { message: "the agent was restarted".into() });
+        assert_eq!(outcome(&again), Outcome::AgentLost { agent: "ant".into() });
     }
 }
 
@@ -198,10 +198,10 @@ fn what_no_attempt_owns_is_swept_away() {
     spool.begin(attempt).unwrap();
     spool.begin(other).unwrap();
     assert_eq!(spool.sweep(|| HashSet::from([other])).unwrap(), 1);
-    assert_eq!(spool.leftovers().unwrap().len(), 1);
+    assert_eq!(spool.folders().unwrap().len(), 1);
     spool.remove(other).unwrap();
     spool.remove(other).unwrap();
-    assert!(spool.leftovers().unwrap().is_empty());
+    assert!(spool.folders().unwrap().is_empty());
 }
 
 #[test]

@@ -151,16 +151,31 @@ impl Writer {
         }
     }
 
-    /// Nothing more comes. A spool without the job's end gets one: `why` the job has none.
-    pub fn close(&mut self, why: &str) {
+    /// Whether a stage began: then the job cannot begin anew without anybody asking.
+    pub fn has_begun(&self) -> bool {
+        !self.progress.borrow().logs.is_empty()
+    }
+
+    /// Whether it has the job's end.
+    pub fn is_finished(&self) -> bool {
+        self.finished
+    }
+
+    /// Nothing more comes. A spool without the job's end gets this one.
+    pub fn close(&mut self, outcome: Outcome) {
         if !self.finished {
             self.end_open_stages();
             self.event(now(EventKind::JobFinished {
-                outcome: Outcome::Internal { message: why.to_owned() },
+                outcome,
                 duration: Duration::ZERO,
                 containers_removed: 0,
             }));
         }
+        self.seal();
+    }
+
+    /// Says that nothing more comes, which is so once it is finished. Touches no disk.
+    pub fn seal(&mut self) {
         self.progress.send_modify(|progress| progress.closed = true);
     }
 

@@ -267,3 +267,40 @@ async fn the_reaper_works_at_the_start_and_after_each_attempt() {
     farm.orchestrator.until_finished(&id).await;
     agent.reaped(2).await;
 }
+
+#[tokio::test]
+async fn a_job_whose_events_are_refused_ends_and_frees_its_slot() {
+    let farm = Farm::new().await;
+    farm.orchestrator.set(|facts| facts.reject_events = true);
+    let mut agent = farm.join().await;
+    let id = farm.orchestrator.offer();
+    let mut job = agent.job().await;
+    job.stopped().await;
+    let attempt = farm.orchestrator.until_finished(&id).await;
+    let (_, outcome) = told(&attempt);
+    assert!(matches!(&outcome, Outcome::Internal { message } if message.contains("too long")), "{outcome}");
+    job.finish(Outcome::Canceled { by: "it".into() }).await;
+    agent.until("all is freed", |load| load.held == 0 && load.busy == 0).await;
+}
+
+#[tokio::test]
+async fn neither_the_report_nor_the_next_job_waits_for_the_engine_to_clear_up() {
+    let farm = Farm::new().await;
+    let mut agent = farm.join().await;
+    let first = farm.orchestrator.offer();
+    let cleared = agent.job().await.end_and_clear().await;
+    farm.orchestrator.until_finished(&first).await;
+    let facts = farm.orchestrator.until("", |_| true).await;
+    farm.orchestrator
+        .until("a heartbeat that names it as over", |now| {
+            now.heartbeats[facts.heartbeats.len()..]
+                .iter()
+                .any(|beat| beat.held.iter().any(|held| held.phase() == pb::AttemptPhase::Reporting))
+        })
+        .await;
+    farm.orchestrator.offer();
+    let second = agent.job().await;
+    cleared.send(buildr_engine::job::Finished { outcome: Outcome::Passed }).ok();
+    second.pass(b"").await;
+    agent.until("all is freed", |load| load.held == 0 && load.busy == 0).await;
+}

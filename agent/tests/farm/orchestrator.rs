@@ -51,6 +51,8 @@ pub(crate) struct Facts {
     pub(crate) accept: Option<pb::accept_attempt_response::Decision>,
     /// What a hello is answered with instead of a welcome.
     pub(crate) refuse: Option<pb::Refused>,
+    /// Events are not understood; a final report is.
+    pub(crate) reject_events: bool,
     /// Every call is refused so.
     pub(crate) unauthenticated: bool,
     session: Option<mpsc::UnboundedSender<Result<pb::OrchestratorMessage, Status>>>,
@@ -179,7 +181,7 @@ impl AgentService for Service {
     ) -> Result<Response<Self::SessionStream>, Status> {
         assert!(request.metadata().contains_key(AGENT_CREDENTIAL));
         if self.facts.borrow().unauthenticated {
-            return Err(Status::unauthenticated("this orchestrator asks for a token"));
+            return Err(Status::unauthenticated("this orchestrator wants a token: set BUILDR_TOKEN"));
         }
         let (out, answers) = mpsc::unbounded_channel();
         let facts = self.facts.clone();
@@ -222,6 +224,9 @@ impl AgentService for Service {
         request: Request<pb::ReportEventsRequest>,
     ) -> Result<Response<pb::ReportEventsResponse>, Status> {
         let pb::ReportEventsRequest { attempt, instance, first_seq, events, r#final } = request.into_inner();
+        if self.facts.borrow().reject_events && r#final.is_none() {
+            return Err(Status::invalid_argument("JobEvent.Planned.image is too long"));
+        }
         let acked_seq = self.current(&attempt, &instance, |attempt| {
             let stored = attempt.events.len() as u64;
             if first_seq == 0 || first_seq > stored + 1 {

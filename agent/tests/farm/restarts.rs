@@ -51,7 +51,7 @@ async fn a_finished_job_is_delivered_by_the_next_process() {
 }
 
 #[tokio::test]
-async fn a_job_that_was_cut_off_is_closed_as_an_internal_fault() {
+async fn a_job_that_was_cut_off_ends_as_lost_with_its_log() {
     let farm = Farm::new().await;
     let id = leave(&farm, None);
     known(&farm, id, b"");
@@ -59,8 +59,20 @@ async fn a_job_that_was_cut_off_is_closed_as_an_internal_fault() {
     let attempt = farm.orchestrator.until_finished(&id.to_string()).await;
     let (events, outcome) = told(&attempt);
     assert!(matches!(&events[2], EventKind::StageFinished { log_bytes: 10, .. }));
-    assert!(matches!(&outcome, Outcome::Internal { message } if message.contains("restarted")), "{outcome}");
+    assert_eq!(outcome, Outcome::AgentLost { agent: "test".into() });
     assert_eq!(attempt.logs["build"], b"0123456789");
+}
+
+#[tokio::test]
+async fn a_job_that_was_cut_off_before_its_first_stage_is_not_claimed() {
+    let farm = Farm::new().await;
+    let mut writer = Spool::open(farm.spool(), 1 << 30).unwrap().begin(AttemptId::new()).unwrap();
+    writer.write([Item::Event(Event { at: Timestamp::now(), kind: EventKind::JobStarted })]);
+    drop(writer);
+    let _agent = farm.join().await;
+    let facts = farm.orchestrator.until("a hello", |facts| !facts.hellos.is_empty()).await;
+    assert!(facts.hellos[0].held.is_empty(), "the orchestrator queues it again");
+    assert_eq!(fs::read_dir(farm.spool()).unwrap().count(), 0);
 }
 
 #[tokio::test]

@@ -76,6 +76,15 @@ impl Job {
         self.finish(Outcome::Passed).await;
     }
 
+    /// The job has its end, and the engine still clears up: it is done when the answer is used.
+    pub(crate) async fn end_and_clear(mut self) -> oneshot::Sender<Finished> {
+        self.begin("build").await;
+        self.end("build").await;
+        let outcome = Outcome::Passed;
+        self.tell(EventKind::JobFinished { outcome, duration: Duration::ZERO, containers_removed: 1 }).await;
+        self.done
+    }
+
     /// The engine dies in the middle: it tells no end.
     pub(crate) fn vanish(self) {}
 

@@ -61,8 +61,10 @@ pub(super) async fn run(args: Args, globals: &Globals, screen: &Screen) -> Resul
 }
 
 const HEADS: [&str; 7] = ["BUILD", "STATE", "REPOSITORY", "REF", "COMMIT", "WHEN", "TOOK"];
-/// The columns that give way where the terminal is narrow, the first one first, and how far.
+/// The columns that give way where the terminal is narrow, the widest one first, and how far.
 const ELASTIC: [(usize, usize); 2] = [(2, 8), (3, 6)];
+/// The columns that go where even that is not enough, the first one first.
+const DISPENSABLE: [usize; 4] = [4, 6, 3, 5];
 const GAP: usize = 2;
 
 /// The table, as wide as the terminal at most.
@@ -80,19 +82,13 @@ fn table(
             *width = (*width).max(text::width(cell));
         }
     }
-    let total: usize = widths.iter().sum::<usize>() + GAP * (widths.len() - 1);
-    let mut excess = columns.map_or(0, |columns| total.saturating_sub(columns));
-    for (column, least) in ELASTIC {
-        let cut = excess.min(widths[column].saturating_sub(least));
-        widths[column] -= cut;
-        excess -= cut;
-    }
+    let layout = layout(widths, columns);
     let mut out = String::new();
     let dim = palette.dim;
-    line(&mut out, &HEADS.map(str::to_owned), &widths, |_, cell| format!("{dim}{cell}{dim:#}"));
+    line(&mut out, &HEADS.map(str::to_owned), &layout, |_, cell| format!("{dim}{cell}{dim:#}"));
     for (build, row) in builds.iter().zip(&rows) {
         let style = state_style(&build.state, palette);
-        line(&mut out, row, &widths, |column, cell| match column {
+        line(&mut out, row, &layout, |column, cell| match column {
             1 => format!("{style}{cell}{style:#}"),
             _ => cell,
         });
@@ -100,11 +96,38 @@ fn table(
     out
 }
 
-fn line(out: &mut String, cells: &[String; 7], widths: &[usize; 7], paint: impl Fn(usize, String) -> String) {
-    let last = cells.len() - 1;
-    for (column, (cell, width)) in cells.iter().zip(widths).enumerate() {
-        let cell = text::fit(cell, *width);
-        let padding = if column == last { 0 } else { width - text::width(&cell) + GAP };
+/// The columns that are shown, each with its width, so that a line fits the terminal.
+fn layout(widths: [usize; 7], columns: Option<usize>) -> Vec<(usize, usize)> {
+    let mut layout: Vec<_> = widths.into_iter().enumerate().collect();
+    let Some(room) = columns else { return layout };
+    let least = |&(column, width): &(usize, usize)| {
+        let elastic = ELASTIC.iter().find(|(elastic, _)| *elastic == column);
+        elastic.map_or(width, |(_, least)| width.min(*least))
+    };
+    let gaps = |layout: &[_]| GAP * (layout.len() - 1);
+    for dropped in DISPENSABLE {
+        if layout.iter().map(least).sum::<usize>() + gaps(&layout) <= room {
+            break;
+        }
+        layout.retain(|(column, _)| *column != dropped);
+    }
+    while layout.iter().map(|(_, width)| width).sum::<usize>() + gaps(&layout) > room {
+        let shrinkable = layout.iter_mut().filter(|column| column.1 > least(column));
+        let Some(widest) = shrinkable.max_by_key(|column| column.1) else { break };
+        widest.1 -= 1;
+    }
+    layout
+}
+
+fn line(
+    out: &mut String,
+    cells: &[String; 7],
+    layout: &[(usize, usize)],
+    paint: impl Fn(usize, String) -> String,
+) {
+    for &(column, width) in layout {
+        let cell = text::fit(&cells[column], width);
+        let padding = width - text::width(&cell) + GAP;
         out.push_str(&paint(column, cell));
         out.push_str(&" ".repeat(padding));
     }
@@ -238,10 +261,10 @@ mod tests {
     fn the_table_is_complete_in_a_pipe_and_fits_a_terminal() {
         let now = "2026-03-01T12:05:00Z".parse().unwrap();
         let show = |columns| table(&builds(), now, &TimeZone::UTC, columns, &Palette::new(false));
-        for columns in [80, 100] {
+        for columns in [24, 40, 60, 80, 100] {
             assert!(show(Some(columns)).lines().all(|line| text::width(line) <= columns));
         }
-        insta::assert_snapshot!(format!("{}\n{}", show(None), show(Some(80))));
+        insta::assert_snapshot!(format!("{}\n{}\n{}", show(None), show(Some(80)), show(Some(40))));
     }
 
     #[test]

@@ -60,7 +60,7 @@ pub(super) struct Args {
     #[arg(long, value_enum, default_value_t = Event::Local)]
     event: Event,
     /// The branch that the build is to see [default: the one that is checked out]
-    #[arg(long, value_name = "BRANCH")]
+    #[arg(long, value_name = "BRANCH", conflicts_with = "tag")]
     branch: Option<String>,
     /// The tag that the build is to see [default with --event tag: that of HEAD]
     #[arg(long, value_name = "TAG")]

@@ -25,11 +25,12 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
+  buildr show                         the newest build
   buildr show 42
   buildr show latest --json | jq .outcome")]
 pub(super) struct Args {
     /// The build's number, or `latest`
-    #[arg(value_name = "ID")]
+    #[arg(value_name = "ID", default_value = "latest")]
     build: Which,
     /// Print one JSON document
     #[arg(long)]
@@ -154,5 +155,38 @@ fn stage_lines(out: &mut String, stage: &Stage, width: usize, palette: &Palette)
             out,
             "      {warn}its log is incomplete{warn:#}: the last {missing} were never delivered"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use buildr_manifest::{Cause, StageName};
+
+    use super::*;
+
+    #[test]
+    fn a_stage_for_programs_is_flat() {
+        let stage = |progress| Stage {
+            name: StageName::new("test").unwrap(),
+            progress,
+            duration: Duration::from_millis(1500),
+            log_bytes: 7,
+            log_missing: 0,
+            failed_command: None,
+        };
+        let failed = StageState::Failed { step: Some(1), cause: Cause::Exit { code: 3 } };
+        for (progress, expected) in [
+            (StageProgress::Waiting, r#""state":"waiting""#),
+            (StageProgress::Finished(StageState::Passed), r#""state":"passed""#),
+            (StageProgress::Finished(failed), r#""state":"failed","step":1,"cause":"exit","code":3"#),
+        ] {
+            let stage = stage(progress);
+            let json = serde_json::to_string(&stage).unwrap();
+            let rest = r#""duration":1.5,"log_bytes":7,"log_missing":0,"failed_command":null"#;
+            assert_eq!(json, format!(r#"{{"name":"test",{expected},{rest}}}"#));
+            assert_eq!(serde_json::from_str::<Stage>(&json).unwrap(), stage);
+        }
     }
 }

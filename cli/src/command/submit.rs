@@ -161,7 +161,8 @@ fn source(args: &Args, folder: &Path) -> Result<(Source, Vec<String>), Error> {
     let repository = checkout.origin.clone().ok_or_else(|| {
         Error::usage_with(
             format!("the repository {} has no remote `origin`", checkout.root.display()),
-            "name what agents are to clone: `buildr submit --repo URL`",
+            "name what agents are to clone: `buildr submit --repo URL`, or `--repo .` where an agent on this \
+             machine may read folders, as that of `buildr up` does",
         )
     })?;
     let current = || checkout.branch.clone().map_or(Reference::Default, Reference::Branch);

@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use buildr_manifest::StageName;
-use buildr_proto::build::{Build, BuildSpec, BuildState, Stage, StageProgress};
+use buildr_proto::build::{Build, BuildSpec, BuildState};
 
 use super::Globals;
 use crate::{
     Error, Exit,
     client::{
         Client, Which,
-        follow::{Follow, Options, Stages, Until, is_failure},
+        follow::{Follow, Options, Stages, Until},
     },
     render::{Headline, text::quote},
     screen::{Screen, View},
@@ -132,7 +132,7 @@ async fn last_lines(
     for (job, stage) in
         build.jobs.iter().flat_map(|job| job.stages.iter().map(move |stage| (job, stage))).rev()
     {
-        if !is_wanted(stage, wanted) || stage.log_bytes == 0 {
+        if !wanted.want(&stage.name, &stage.progress) || stage.log_bytes == 0 {
             continue;
         }
         let (offset, found) = if left == 0 {
@@ -144,14 +144,6 @@ async fn last_lines(
         left -= found.min(left);
     }
     Ok(begin)
-}
-
-fn is_wanted(stage: &Stage, wanted: &Stages) -> bool {
-    match wanted {
-        Stages::All => true,
-        Stages::Named(names) => names.contains(&stage.name),
-        Stages::Failed => matches!(&stage.progress, StageProgress::Finished(state) if is_failure(state)),
-    }
 }
 
 #[cfg(test)]

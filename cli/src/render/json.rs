@@ -48,10 +48,20 @@ struct FarmLine<'a> {
 #[serde(tag = "event", rename_all = "snake_case")]
 enum FarmEvent<'a> {
     Queued,
-    AttemptAccepted { agent: &'a str },
-    AttemptLost { reason: &'a str, requeued: bool },
-    CancelRequested { by: &'a str },
-    Finished { outcome: &'a Outcome },
+    AttemptAccepted {
+        agent: &'a str,
+    },
+    AttemptLost {
+        reason: &'a str,
+        requeued: bool,
+    },
+    CancelRequested {
+        by: &'a str,
+    },
+    Finished {
+        #[serde(flatten)]
+        outcome: &'a Outcome,
+    },
 }
 
 #[derive(Serialize)]

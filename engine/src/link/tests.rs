@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use buildr_init::wire::StageEnd;
+use buildr_init::wire::{EndCause, StageEnd};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, DuplexStream};
 use tokio_util::io::ReaderStream;
 
@@ -57,6 +57,10 @@ fn status(stage: u32, log_bytes: u64) -> StageStatus {
     StageStatus { stage, log_bytes, steps: vec![0], end: None }
 }
 
+fn bounds(stages: usize) -> Bounds {
+    Bounds { steps: vec![1; stages], log: 1000 }
+}
+
 fn stop(stage: u32) -> Order {
     Order::Stop { stage, grace: Duration::from_secs(1) }
 }
@@ -64,7 +68,7 @@ fn stop(stage: u32) -> Order {
 #[tokio::test]
 async fn the_board_shows_the_newest_state_and_at_last_that_it_is_over() {
     let (first, mut init) = connection();
-    let link = Link::open(first, Never, 2, None);
+    let link = Link::open(first, Never, bounds(2), None);
     init.say(&Report::State { version: 1, seq: 0, stages: vec![] }).await;
     assert!(link.shows(|board| board.ready).await);
     init.say(&Report::Stage(status(0, 10))).await;
@@ -78,7 +82,7 @@ async fn the_board_shows_the_newest_state_and_at_last_that_it_is_over() {
 #[tokio::test]
 async fn orders_are_numbered_from_one_after_a_first_query() {
     let (first, mut init) = connection();
-    let link = Link::open(first, Never, 1, None);
+    let link = Link::open(first, Never, bounds(1), None);
     assert_eq!(init.hear().await, Command { seq: 0, order: Order::Query });
     link.send(stop(0)).await;
     link.send(Order::Exit).await;
@@ -90,7 +94,7 @@ async fn orders_are_numbered_from_one_after_a_first_query() {
 async fn an_order_that_was_not_acknowledged_is_sent_again_over_the_next_connection() {
     let (first, mut init) = connection();
     let (second, mut again) = connection();
-    let link = Link::open(first, Once(Some(second)), 2, None);
+    let link = Link::open(first, Once(Some(second)), bounds(2), None);
     link.send(stop(0)).await;
     link.send(stop(1)).await;
     for _ in 0..3 {
@@ -107,7 +111,7 @@ async fn an_order_that_was_not_acknowledged_is_sent_again_over_the_next_connecti
 #[tokio::test]
 async fn what_is_no_report_or_of_no_stage_of_ours_is_ignored() {
     let (first, mut init) = connection();
-    let link = Link::open(first, Never, 1, None);
+    let link = Link::open(first, Never, bounds(1), None);
     init.reports.write_all(b"\x00\xff garbage\n{\"report\":\"new\"}\n\n").await.unwrap();
     init.say(&Report::Stage(status(7, 1))).await;
     init.say(&Report::Stage(status(0, 5))).await;
@@ -118,7 +122,7 @@ async fn what_is_no_report_or_of_no_stage_of_ours_is_ignored() {
 #[tokio::test]
 async fn a_stage_that_ended_does_not_live_again() {
     let end = StageEnd {
-        cause: buildr_init::wire::EndCause::Exit(0),
+        cause: EndCause::Exit(0),
         stopped: false,
         duration: Duration::ZERO,
         user_cpu: Duration::ZERO,
@@ -126,8 +130,8 @@ async fn a_stage_that_ended_does_not_live_again() {
         max_rss: 0,
     };
     let mut board = Board::default();
-    note(&mut board, StageStatus { end: Some(end), ..status(0, 5) }, 1);
-    note(&mut board, status(0, 50), 1);
+    note(&mut board, StageStatus { end: Some(end), ..status(0, 5) }, &bounds(1));
+    note(&mut board, status(0, 50), &bounds(1));
     assert_eq!(board.stages[&0].log_bytes, 5);
 }
 
@@ -135,7 +139,7 @@ async fn a_stage_that_ended_does_not_live_again() {
 async fn init_hears_a_sign_of_life_as_often_as_it_wants() {
     tokio::time::pause();
     let (first, mut init) = connection();
-    let _link = Link::open(first, Never, 1, Some(Duration::from_secs(5)));
+    let _link = Link::open(first, Never, bounds(1), Some(Duration::from_secs(5)));
     let begin = Instant::now();
     for _ in 0..3 {
         assert_eq!(init.hear().await.order, Order::Query);
@@ -146,7 +150,7 @@ async fn init_hears_a_sign_of_life_as_often_as_it_wants() {
 #[tokio::test]
 async fn a_link_that_was_closed_shows_it() {
     let (first, mut init) = connection();
-    let link = Link::open(first, Never, 1, None);
+    let link = Link::open(first, Never, bounds(1), None);
     link.close();
     link.closed().await;
     let mut rest = Vec::new();
@@ -177,4 +181,38 @@ fn a_line_without_end_is_dropped_and_takes_no_memory() {
     assert!(lines.begun.capacity() < MAX_LINE);
     lines.feed(b"tail\nnext\n", |line| seen.push(line.to_vec()));
     assert_eq!(seen, [b"next".to_vec()]);
+}
+
+#[test]
+fn a_report_is_not_believed_beyond_what_can_be() {
+    let forged = |cause| StageStatus {
+        stage: 0,
+        log_bytes: u64::MAX,
+        steps: vec![0; 100_000],
+        end: Some(StageEnd {
+            cause,
+            stopped: false,
+            duration: Duration::MAX,
+            user_cpu: Duration::MAX,
+            system_cpu: Duration::MAX,
+            max_rss: u64::MAX,
+        }),
+    };
+    let reason = "x\u{1b}]0;title\u{7}".repeat(1 << 20);
+    for cause in [
+        EndCause::LogFailed { reason: reason.clone() },
+        EndCause::CannotStart { reason: reason.clone(), no_shell: false },
+    ] {
+        let mut board = Board::default();
+        note(&mut board, forged(cause), &bounds(1));
+        let believed = &board.stages[&0];
+        assert_eq!((believed.log_bytes, believed.steps.len()), (1000, 1));
+        let (EndCause::LogFailed { reason } | EndCause::CannotStart { reason, .. }) =
+            &believed.end.as_ref().unwrap().cause
+        else {
+            panic!()
+        };
+        assert!(reason.len() <= 1000 && !reason.contains(char::is_control));
+    }
+    assert_eq!(bounds::complaints(vec![reason; 50]).concat().len(), 10_000);
 }

@@ -17,7 +17,7 @@ use crate::{
     error::chain,
     image::{self, Image},
     init_program,
-    link::Link,
+    link::{Bounds, Link},
     run_folder::{self, Journal},
 };
 
@@ -72,12 +72,7 @@ impl Run<'_> {
         let hand_back = self.hand_back(&image).await;
         let settings = self.settings(hand_back);
         let container = self.create(&image, &init, &settings, hand_back).await?;
-        let booted = self.attach_and_start(container, image, control, hand_back).await?;
-        self.give_workspace(&booted).await?;
-        self.feed
-            .event(EventKind::ContainerReady { image: name.clone(), image_id: booted.image.id.clone() })
-            .await;
-        Ok(booted)
+        self.attach_and_start(container, image, control, hand_back).await
     }
 
     fn settings(&self, hand_back: Option<Owner>) -> Settings {
@@ -95,8 +90,8 @@ impl Run<'_> {
         }
     }
 
-    /// Not interrupted: it takes milliseconds, and who goes away in the middle does not know
-    /// whether there is a container.
+    /// Interrupted by a kill alone: it takes milliseconds, and who goes away in the middle leaves a
+    /// container that may come after all to the reaper.
     async fn create(
         &self,
         image: &Image,
@@ -121,7 +116,13 @@ impl Run<'_> {
             socket: (config.docker_socket == DockerSocket::Raw).then_some(&*daemon.socket),
             input: if self.is_detached() { Input::Open } else { Input::Once },
         };
-        Container::create(daemon, &spec).await.map_err(|error| self.start_outcome(&error, image))
+        tokio::select! {
+            biased;
+            created = Container::create(daemon, &spec) => {
+                created.map_err(|error| self.start_outcome(&error, image))
+            }
+            by = self.stop.killed() => Err(Outcome::Canceled { by }),
+        }
     }
 
     /// Attach goes before start, so nothing that init says is missed; init is heard before Docker
@@ -133,13 +134,17 @@ impl Run<'_> {
         control: ControlFolder,
         hand_back: Option<Owner>,
     ) -> Result<Booted, Outcome> {
-        let connection = container.attach().await.map_err(|error| internal(&error))?;
-        let stages = u32::try_from(self.prepared.plan.stages.len()).unwrap_or(u32::MAX);
+        let attached = self.unless_interrupted(container.attach()).await?;
+        let connection = attached.map_err(|error| internal(&error))?;
+        let bounds = Bounds {
+            steps: self.prepared.plan.stages.iter().map(|stage| stage.script.len()).collect(),
+            log: self.engine.config.log_limit,
+        };
         let sign_of_life = self.dead_man().map(|lease| lease / SIGNS_PER_LEASE);
         let link = if self.is_detached() {
-            Link::open(connection, Reconnect(container.clone()), stages, sign_of_life)
+            Link::open(connection, Reconnect(container.clone()), bounds, sign_of_life)
         } else {
-            Link::open(connection, NoReconnect, stages, sign_of_life)
+            Link::open(connection, NoReconnect, bounds, sign_of_life)
         };
         let mut starting = JoinSet::new();
         let started = container.clone();
@@ -168,13 +173,21 @@ impl Run<'_> {
         Outcome::ImageError { message: format!("no container can be made of image {name}: {text}{oddity}") }
     }
 
-    /// Gives the workspace to the user that the stages run as, where that is not its owner already.
-    async fn give_workspace(&self, booted: &Booted) -> Result<(), Outcome> {
+    /// Makes all ready for the first stage. A part of it may be done where this fails, so the
+    /// container is still owed its orderly end.
+    pub(super) async fn settle_in(&self, booted: &Booted) -> Result<(), Outcome> {
         let user = &booted.image.user;
-        if is_root(user) || self.workspace_is_of(user).await {
-            return Ok(());
+        if !is_root(user) && !self.workspace_is_of(user).await {
+            self.give_workspace(booted, user).await?;
         }
-        let to = NewOwner::Named(user.clone());
+        let (image, image_id) = (self.prepared.plan.image.clone(), booted.image.id.clone());
+        self.feed.event(EventKind::ContainerReady { image, image_id }).await;
+        Ok(())
+    }
+
+    /// Gives the workspace to the user that the stages run as.
+    async fn give_workspace(&self, booted: &Booted, user: &str) -> Result<(), Outcome> {
+        let to = NewOwner::Named(user.to_owned());
         booted.link.send(Order::Own { path: WORKSPACE.to_owned(), from: Vec::new(), to }).await;
         self.unless_interrupted(booted.link.shows(|board| board.owned.is_some())).await?;
         let errors = booted.link.board().borrow().owned.clone().unwrap_or_default();

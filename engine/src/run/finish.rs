@@ -116,10 +116,9 @@ impl Run<'_> {
 
     /// The folder with the control directory, and the workspace where it is the run's own.
     async fn remove_folder(&self) {
-        let path = self.folder.path().to_owned();
-        let removed = crate::blocking(move || std::fs::remove_dir_all(path)).await;
+        let removed = janitor::remove_folder(self.engine, &self.prepared.request.run, self.folder).await;
         if let Err(error) = removed {
-            tracing::warn!(%error, "the run's folder is left to the reaper");
+            tracing::warn!(error = error.chain(), "the run's folder is left to the reaper");
         }
     }
 }

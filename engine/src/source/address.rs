@@ -20,15 +20,26 @@ pub struct UrlPolicy {
 /// A vetted repository URL.
 #[derive(Clone)]
 pub(super) struct Address {
-    /// As git gets it.
+    /// With credentials.
     text: String,
     /// Without credentials.
     shown: String,
     /// What must not be seen in any text.
     secrets: Vec<String>,
+    /// What an http server is told of who asks.
+    login: Option<Login>,
     /// One and the same for all spellings of one URL.
     normal: String,
     is_ssh: bool,
+}
+
+/// The credentials of an http URL, decoded.
+#[derive(Clone)]
+pub(super) struct Login {
+    /// The server that they are for, as `https://host:port`.
+    pub(super) server: String,
+    pub(super) user: String,
+    pub(super) password: String,
 }
 
 impl Address {
@@ -75,11 +86,15 @@ impl Address {
         let trimmed = path.trim_end_matches('/');
         let user = userinfo.map(|user| format!("{user}@")).unwrap_or_default();
         let name = name.to_ascii_lowercase();
+        let server = format!("{scheme}://{name}{port}");
         Ok(Self {
             text: format!("{scheme}://{user}{name}{port}{path}"),
             shown: format!("{scheme}://{kept}{name}{port}{path}"),
             secrets,
             normal: format!("{scheme}://{user}{name}{port}{trimmed}"),
+            login: userinfo
+                .filter(|_| scheme.starts_with("http"))
+                .map(|userinfo| Login::new(server, userinfo)),
             is_ssh,
         })
     }
@@ -91,7 +106,7 @@ impl Address {
         check_decoded(path)?;
         let normal = format!("file://{}", path.trim_end_matches('/'));
         let (text, shown) = (text.to_owned(), text.to_owned());
-        Ok(Self { text, shown, secrets: Vec::new(), normal, is_ssh: false })
+        Ok(Self { text, shown, secrets: Vec::new(), normal, login: None, is_ssh: false })
     }
 
     fn scp(text: &str) -> Result<Self, &'static str> {
@@ -121,12 +136,18 @@ impl Address {
         }
         let user = user.map(|user| format!("{user}@")).unwrap_or_default();
         let normal = format!("{user}{}:{}", host.to_ascii_lowercase(), path.trim_end_matches('/'));
-        Ok(Self { text: text.to_owned(), shown: text.to_owned(), secrets: Vec::new(), normal, is_ssh: true })
+        let (text, shown) = (text.to_owned(), text.to_owned());
+        Ok(Self { text, shown, secrets: Vec::new(), normal, login: None, is_ssh: true })
     }
 
-    /// As git needs it: with credentials, so never to be shown.
+    /// As libgit2 needs it: with credentials, so never to be shown, nor on any command line.
     pub(super) fn expose(&self) -> &str {
         &self.text
+    }
+
+    /// The credentials of an http URL.
+    pub(super) fn login(&self) -> Option<&Login> {
+        self.login.as_ref()
     }
 
     /// Without credentials.
@@ -153,6 +174,14 @@ impl Address {
     /// A text in which no credential of this URL is left.
     pub(super) fn scrub(&self, text: &str) -> String {
         self.secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret, "***"))
+    }
+}
+
+impl Login {
+    fn new(server: String, userinfo: &str) -> Self {
+        let (user, password) = userinfo.split_once(':').unwrap_or((userinfo, ""));
+        let decoded = |part| percent_decode_str(part).decode_utf8_lossy().into_owned();
+        Self { server, user: decoded(user), password: decoded(password) }
     }
 }
 
@@ -242,7 +271,7 @@ fn redact(text: &str) -> String {
 }
 
 /// A repository's URL as people may see it: without credentials, whatever it is.
-pub(super) fn without_credentials(text: &str) -> String {
+pub fn without_credentials(text: &str) -> String {
     let known = Address::parse(text, UrlPolicy { allow_file: true });
     known.map_or_else(|_| redact(text), |address| address.shown)
 }

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Fetched, Limits, SourceError,
-    address::Address,
+    address::{Address, Login},
     error::{Reason, reason},
     wanted::Line,
 };
@@ -37,8 +37,16 @@ const GRACE: Duration = Duration::from_secs(2);
 /// for later holds the pipe for longer.
 const DRAIN: Duration = Duration::from_millis(200);
 
-/// The name of the variable that carries the URL, so that no command line shows a credential.
+/// The name of the variable that carries the URL.
 const URL_VARIABLE: &str = "BUILDR_SOURCE_URL";
+
+/// The names of the variables that carry a URL's credentials. With those in the URL, the command
+/// line of git's own transport helper would show them to everybody on this machine.
+const USER_VARIABLE: &str = "BUILDR_SOURCE_USER";
+const PASSWORD_VARIABLE: &str = "BUILDR_SOURCE_PASSWORD";
+
+/// A credential helper that answers with them.
+const CREDENTIAL_HELPER: &str = r#"!f() { if test "$1" = get; then printf 'username=%s\npassword=%s\n' "$BUILDR_SOURCE_USER" "$BUILDR_SOURCE_PASSWORD"; fi; }; f"#;
 
 /// Variables that would make git work elsewhere than it is told, or ask through a window.
 const UNWANTED: &[&str] = &[
@@ -64,6 +72,11 @@ const SETTINGS: &[&str] = &[
     "core.hooksPath=/dev/null",
     "core.fsmonitor=false",
     "submodule.recurse=false",
+    // Of what an operator may have set up for all repositories, LFS is the one filter that reads the
+    // repository's own settings, and asks the server that they name. Its pointers stay pointers.
+    "filter.lfs.smudge=",
+    "filter.lfs.process=",
+    "filter.lfs.required=false",
     "fetch.prune=false",
     "fetch.pruneTags=false",
     // Packs, not loose objects: a workspace gets copies of the files.
@@ -228,6 +241,13 @@ impl Program {
         for setting in SETTINGS {
             command.arg("-c").arg(setting);
         }
+        if let Some(Login { server, user, password }) = run.address.login() {
+            // The operator's own helpers are not asked for this server.
+            for helper in ["", CREDENTIAL_HELPER] {
+                command.arg("-c").arg(format!("credential.{server}.helper={helper}"));
+            }
+            command.env(USER_VARIABLE, user).env(PASSWORD_VARIABLE, password);
+        }
         command
             .arg(format!("--config-env=remote.buildr.url={URL_VARIABLE}"))
             .args(&run.arguments)
@@ -246,7 +266,7 @@ impl Program {
             .env("GIT_ALLOW_PROTOCOL", format!("https:http:ssh:git{file}"))
             .env("GIT_OPTIONAL_LOCKS", "0")
             .env("LC_ALL", "C")
-            .env(URL_VARIABLE, run.address.expose());
+            .env(URL_VARIABLE, run.address.shown());
         if run.address.is_ssh() && !has_own_ssh_command() {
             command.env(
                 "GIT_SSH_COMMAND",

@@ -61,3 +61,14 @@ async fn stages_run_one_after_the_other_in_one_container() {
     let (_, told) = Project::new(&manifest).outcome().await;
     assert_eq!(told.text("last"), names.join("\n") + "\n");
 }
+
+#[tokio::test]
+async fn a_variable_that_is_too_long_for_the_system_is_told_as_such() {
+    let value = "x".repeat(200 << 10);
+    let manifest = format!(
+        "image: {BUSYBOX}\nenvironment: {{vars: ['BIG={value}']}}\nstages: [test]\n{}",
+        stage("test", &["true"])
+    );
+    let (outcome, _) = Project::new(&manifest).outcome().await;
+    assert!(outcome.to_string().contains("its environment is too large"), "{outcome}");
+}

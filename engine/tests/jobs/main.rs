@@ -6,6 +6,7 @@ mod conditions;
 mod ends;
 mod environment;
 mod harness;
+mod hostile;
 mod images;
 mod leftovers;
 mod output;

@@ -48,3 +48,28 @@ async fn a_tree_is_given_back_also_after_a_kill() {
     going.finish().await;
     assert_eq!(owner(&project, "made"), (4321, 4322));
 }
+
+#[tokio::test]
+async fn a_tree_is_given_back_also_where_the_job_ends_before_its_first_stage() {
+    let image = DerivedImage::new(&["USER 1000"]);
+    let project = Project::with_image(&image.name, &["true"]);
+    chown(project.folder.path(), Some(4321), Some(4322)).unwrap();
+    for number in 0..20_000 {
+        let path = project.folder.path().join(number.to_string());
+        std::fs::write(&path, "").unwrap();
+        chown(path, Some(4321), Some(4322)).unwrap();
+    }
+    let going = project.start(project.request()).await;
+    // The files go over to the image's user before a stage can say anything.
+    let taken = async {
+        while owner(&project, ".") == (4321, 4322) {
+            tokio::task::yield_now().await;
+        }
+    };
+    let begun = tokio::time::timeout(std::time::Duration::from_secs(60), taken).await;
+    going.cancel();
+    going.finish().await;
+    begun.expect("the image's user gets the project");
+    let theirs = (0..20_000).filter(|number| owner(&project, &number.to_string()) != (4321, 4322));
+    assert_eq!((owner(&project, "."), theirs.count()), ((4321, 4322), 0));
+}

@@ -30,7 +30,7 @@ pub(super) struct Agent {
     pub(super) paused_until: Timestamp,
     /// Current attempts, offers too.
     pub(super) attempts: BTreeSet<AttemptId>,
-    /// Attempts that it still has and that are not current; they take slots until they are gone.
+    /// Attempts that it still works on and that are not current; they take slots until they are gone.
     pub(super) leftovers: BTreeSet<AttemptId>,
 }
 
@@ -89,7 +89,7 @@ impl State {
                 connected_at: now,
             },
         );
-        let leftovers = hello.held.iter().filter(|id| !attempts.contains(id)).copied().collect();
+        let leftovers = hello.working.iter().filter(|id| !attempts.contains(id)).copied().collect();
         let agent = Agent {
             name: hello.name,
             instance: hello.instance,
@@ -168,7 +168,8 @@ impl State {
             }
         }
         if let Some(agent) = self.agents.get_mut(&beat.agent) {
-            agent.leftovers = beat.held.iter().filter(|id| !agent.attempts.contains(id)).copied().collect();
+            agent.leftovers =
+                beat.working.iter().filter(|id| !agent.attempts.contains(id)).copied().collect();
         }
         Ok(Reply::Desired(self.desired_of(&beat.agent, &beat.held)))
     }

@@ -96,6 +96,8 @@ pub struct Hello {
     pub labels: BTreeMap<String, String>,
     /// Every attempt that it has.
     pub held: Vec<AttemptId>,
+    /// Those of them that take a slot; the others are over there and only to be delivered.
+    pub working: Vec<AttemptId>,
     /// It takes nothing new.
     pub draining: bool,
 }
@@ -109,6 +111,8 @@ pub struct Heartbeat {
     pub session: SessionId,
     /// Every attempt that it has.
     pub held: Vec<AttemptId>,
+    /// Those of them that take a slot; the others are over there and only to be delivered.
+    pub working: Vec<AttemptId>,
     /// It takes nothing new.
     pub draining: bool,
 }

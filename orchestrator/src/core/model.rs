@@ -150,7 +150,14 @@ impl Model {
             Op::Heartbeat { agent: name, forgets } => {
                 let Some(session) = self.sessions.get(&name) else { return };
                 let (session, held) = (SessionId(*session), self.held(name, forgets));
-                self.step(Input::Heartbeat(Heartbeat { agent: agent(name), session, held, draining: false }));
+                let working = held.clone();
+                self.step(Input::Heartbeat(Heartbeat {
+                    agent: agent(name),
+                    session,
+                    held,
+                    working,
+                    draining: false,
+                }));
             }
             Op::Dispatch => self.dispatch(),
             Op::Wait { seconds } => {

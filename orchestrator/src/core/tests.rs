@@ -102,6 +102,7 @@ impl World {
             slots: 2,
             labels: BTreeMap::new(),
             held: held.to_vec(),
+            working: held.to_vec(),
             draining: false,
         }))
     }
@@ -173,7 +174,13 @@ fn an_agent_that_is_silent_gets_nothing_new() {
     world.wait(15);
     world.submit("one", spec("a", 0));
     assert!(world.offers(1).is_empty());
-    let beat = Heartbeat { agent: agent(1), session: SessionId(1), held: Vec::new(), draining: false };
+    let beat = Heartbeat {
+        agent: agent(1),
+        session: SessionId(1),
+        held: Vec::new(),
+        working: Vec::new(),
+        draining: false,
+    };
     world.reply(Input::Heartbeat(beat)).unwrap();
     assert_eq!(world.offers(1).len(), 1);
 }
@@ -234,7 +241,13 @@ fn an_attempt_that_its_agent_does_not_name_any_more_is_lost() {
     let (mut world, _) = accepted();
     for beat in 1..=3 {
         assert!(world.losses().is_empty(), "before heartbeat {beat}");
-        let beat = Heartbeat { agent: agent(1), session: SessionId(1), held: Vec::new(), draining: false };
+        let beat = Heartbeat {
+            agent: agent(1),
+            session: SessionId(1),
+            held: Vec::new(),
+            working: Vec::new(),
+            draining: false,
+        };
         world.reply(Input::Heartbeat(beat)).unwrap();
     }
     assert_eq!(world.losses(), [true]);
@@ -298,7 +311,13 @@ fn a_draining_agent_gets_nothing() {
     let mut world = World::new();
     world.submit("one", spec("a", 0));
     world.hello(1, InstanceId::new(), 1, &[]).reply.unwrap();
-    let beat = Heartbeat { agent: agent(1), session: SessionId(1), held: Vec::new(), draining: true };
+    let beat = Heartbeat {
+        agent: agent(1),
+        session: SessionId(1),
+        held: Vec::new(),
+        working: Vec::new(),
+        draining: true,
+    };
     world.reply(Input::Heartbeat(beat)).unwrap();
     assert!(world.offers(1).is_empty());
 }

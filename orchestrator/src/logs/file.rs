@@ -16,7 +16,7 @@ use super::{Chunk, Error, MAX_LOG, index::IndexWriter};
 #[derive(Debug)]
 pub(super) struct LogFile {
     path: PathBuf,
-    /// None until the first byte comes.
+    /// None until the first byte comes, and between uses.
     files: Option<(File, IndexWriter)>,
     length: u64,
     /// Of all bytes; none where the log was opened with some in it.
@@ -70,10 +70,15 @@ impl LogFile {
 
     fn write(&mut self, data: &[u8], times: &[(u64, jiff::Timestamp)], end: u64) -> io::Result<()> {
         if self.files.is_none() {
-            create_folders(&self.path)?;
+            let is_new = self.length == 0;
+            if is_new {
+                create_folders(&self.path)?;
+            }
             let (file, _) = open_file(&self.path)?;
-            let index = IndexWriter::open(&self.path, 0)?;
-            sync_folder(self.path.parent())?;
+            let index = IndexWriter::open(&self.path, self.length)?;
+            if is_new {
+                sync_folder(self.path.parent())?;
+            }
             self.files = Some((file, index));
         }
         let Some((file, index)) = &mut self.files else { return Ok(()) };
@@ -108,6 +113,18 @@ impl LogFile {
         Ok(())
     }
 
+    /// It has files open.
+    pub(super) fn is_open(&self) -> bool {
+        self.files.is_some()
+    }
+
+    /// Closes the files until there is something to write again.
+    pub(super) fn rest(&mut self) {
+        if !self.is_dirty() {
+            self.files = None;
+        }
+    }
+
     /// Takes no more; gives the length and, where it is known, the checksum.
     pub(super) fn seal(&mut self) -> io::Result<(u64, Option<u32>)> {
         self.sync()?;
@@ -131,6 +148,9 @@ fn open_file(path: &Path) -> io::Result<(File, u64)> {
 /// Makes the folders of a log so that they survive a crash.
 fn create_folders(path: &Path) -> io::Result<()> {
     let Some(folder) = path.parent() else { return Ok(()) };
+    if folder.is_dir() {
+        return Ok(());
+    }
     fs::create_dir_all(folder)?;
     for above in folder.ancestors().skip(1).take(2) {
         sync_folder(Some(above))?;

@@ -83,3 +83,26 @@ fn no_name_of_a_stage_leaves_its_folder_or_meets_another() {
         assert!(seen.insert(file.to_lowercase()), "{name}");
     }
 }
+
+#[tokio::test]
+async fn logs_that_somebody_waits_for_hold_no_files_open_for_ever() {
+    let folder = tempfile::tempdir().unwrap();
+    let (logs, _task) = Logs::start(folder.path().to_owned());
+    let keys: Vec<LogKey> = (0..200).map(|n| key(&format!("s{n}"))).collect();
+    let mut waiting = Vec::new();
+    for key in &keys {
+        waiting.push(logs.append(chunk(key, 0, b"one ")).await.unwrap());
+    }
+    let open = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+    let of_logs =
+        open.filter(|fd| std::fs::read_link(fd.path()).is_ok_and(|to| to.starts_with(folder.path())));
+    assert!(of_logs.count() < 300, "two files for each of 200 logs would be 400");
+    for key in &keys {
+        logs.append(chunk(key, 4, b"two")).await.unwrap();
+    }
+    for (key, appended) in keys.iter().zip(&mut waiting) {
+        let end = appended.durable.wait_for(|durable| *durable == 7);
+        tokio::time::timeout(Duration::from_secs(10), end).await.expect("in time").unwrap();
+        assert_eq!(&logs.reader(key).read(0, 7, 100).await.unwrap()[..], b"one two");
+    }
+}

@@ -17,8 +17,9 @@ use super::{Appended, Chunk, Error, FLUSH, LogKey, file::LogFile, path};
 /// A log that nobody has used for this long is closed.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// Beyond this many open logs, those that nobody waits for are closed at once.
-const MAX_OPEN: usize = 256;
+/// Beyond this many logs, those that nobody waits for are put aside at once; and beyond this many
+/// with open files, two each, the files of those that have nothing to write are closed.
+const MAX_OPEN: usize = 128;
 
 /// What the writer is asked to do.
 pub(super) enum Request {
@@ -47,7 +48,7 @@ pub(super) async fn run(root: PathBuf, mut requests: mpsc::Receiver<Request>) {
                 }
                 let batch = std::mem::take(&mut waiting);
                 sync_at.get_or_insert_with(|| Instant::now() + FLUSH);
-                spawn_blocking(move || { batch.into_iter().for_each(|request| logs.take(request)); logs })
+                spawn_blocking(move || { logs.take_all(batch); logs })
             }
         };
         match done.await {
@@ -69,6 +70,14 @@ struct OpenLogs {
 }
 
 impl OpenLogs {
+    fn take_all(&mut self, batch: Vec<Request>) {
+        batch.into_iter().for_each(|request| self.take(request));
+        if self.open.values().filter(|log| log.is_open()).count() > MAX_OPEN {
+            self.sync();
+            self.open.values_mut().for_each(LogFile::rest);
+        }
+    }
+
     fn take(&mut self, request: Request) {
         // Who asked may have gone; what was written stays.
         match request {

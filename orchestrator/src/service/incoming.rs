@@ -35,6 +35,7 @@ pub(super) fn hello(
     const HELLO: Message = Message("Hello");
     let pb::Hello { name, instance, protocol, version, slots, labels, held, draining } = hello;
     let protocol = HELLO.field("protocol").require(protocol)?.try_into()?;
+    let (held, working) = held_attempts(HELLO.field("held"), held)?;
     let hello = Hello {
         agent,
         session,
@@ -43,7 +44,8 @@ pub(super) fn hello(
         version: HELLO.field("version").optional_line(version, MAX_NAME)?.unwrap_or_default(),
         slots: slots.min(MAX_HELD as u32),
         labels: HELLO.field("labels").labels(labels)?,
-        held: held_attempts(HELLO.field("held"), held)?,
+        held,
+        working,
         draining,
     };
     Ok((hello, protocol))
@@ -55,19 +57,27 @@ pub(super) fn heartbeat(
     session: SessionId,
 ) -> Result<(u64, Heartbeat), Invalid> {
     let pb::Heartbeat { seq, held, draining } = beat;
-    let held = held_attempts(Message("Heartbeat").field("held"), held)?;
-    Ok((seq, Heartbeat { agent, session, held, draining }))
+    let (held, working) = held_attempts(Message("Heartbeat").field("held"), held)?;
+    Ok((seq, Heartbeat { agent, session, held, working, draining }))
 }
 
-fn held_attempts(field: Field, held: Vec<pb::HeldAttempt>) -> Result<Vec<AttemptId>, Invalid> {
+/// All attempts that an agent names, and those of them that take a slot there.
+fn held_attempts(
+    field: Field,
+    held: Vec<pb::HeldAttempt>,
+) -> Result<(Vec<AttemptId>, Vec<AttemptId>), Invalid> {
     field.at_most(held.len(), MAX_HELD)?;
-    held.into_iter()
-        .map(|held| {
-            // Phases and offsets are the agent's own view; the attempt's state and its log say the same.
-            let pb::HeldAttempt { attempt, phase: _, logs: _ } = held;
-            Message("HeldAttempt").field("attempt").parse(&attempt)
-        })
-        .collect()
+    let (mut all, mut working) = (Vec::with_capacity(held.len()), Vec::new());
+    for held in held {
+        // Offsets are the agent's own view; the log itself says how far it is.
+        let pb::HeldAttempt { attempt, phase, logs: _ } = held;
+        let attempt = Message("HeldAttempt").field("attempt").parse(&attempt)?;
+        all.push(attempt);
+        if phase != i32::from(pb::AttemptPhase::Reporting) {
+            working.push(attempt);
+        }
+    }
+    Ok((all, working))
 }
 
 pub(super) fn planned_jobs(jobs: Vec<pb::PlannedJob>) -> Result<Vec<PlannedJob>, Invalid> {

@@ -5,6 +5,7 @@ use std::{collections::HashMap, time::Duration};
 
 use buildr_proto::{
     AgentId,
+    limits::MAX_STAGES,
     pb::{LogAck, LogChunk},
 };
 use tokio::{sync::mpsc, time::timeout};
@@ -98,6 +99,10 @@ impl Writer {
     async fn take(&mut self, chunk: LogChunk) -> Result<(), Status> {
         let (claim, chunk) = incoming::chunk(chunk, self.agent.clone()).map_err(Error::from)?;
         let key = chunk.key.clone();
+        if self.logs.len() >= MAX_STAGES && !self.logs.contains_key(&key) {
+            let why = format!("a stream has the logs of at most {MAX_STAGES} stages");
+            return Err(Status::invalid_argument(why));
+        }
         if !self.context.hub.may_write(&claim) {
             return self.send(LogAck { fenced: true, ..ack(&key, 0) }).await;
         }

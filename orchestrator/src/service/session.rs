@@ -7,10 +7,7 @@ use buildr_proto::{
     convert::duration_to_pb,
     pb::{self, AgentMessage, OrchestratorMessage, agent_message, orchestrator_message::Message},
 };
-use tokio::{
-    sync::mpsc::{self, error::TrySendError},
-    time::timeout,
-};
+use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 use tracing::Instrument;
@@ -34,6 +31,9 @@ const HELLO_WITHIN: Duration = Duration::from_secs(10);
 
 /// How many messages may wait for an agent to read them.
 const OUTGOING: usize = 64;
+
+/// An agent that does not read for this long has to connect again.
+const READS_WITHIN: Duration = Duration::from_secs(10);
 
 type Sender = mpsc::Sender<Result<OrchestratorMessage, Status>>;
 
@@ -62,7 +62,10 @@ async fn serve(context: Context, agent: AgentId, mut incoming: Streaming<AgentMe
             let session =
                 Session { context: &context, agent: agent.clone(), id: session, instance: hello.instance };
             match agreed {
-                Some(version) => session.run(hello, version, &mut incoming, &mut pushes, &out).await,
+                Some(version) => tokio::select! {
+                    ended = session.run(hello, version, &mut incoming, &mut pushes, &out) => ended,
+                    () = context.stop.cancelled() => Err(stopping()),
+                },
                 None => refuse(&out, too_far_apart(protocol), true).await,
             }
         }
@@ -121,7 +124,7 @@ impl Session<'_> {
             heartbeat_interval: Some(duration_to_pb(HEARTBEAT)),
             desired: desired.into_iter().map(desired_to_pb).collect(),
         };
-        send(out, Message::Welcome(welcome))?;
+        send(out, Message::Welcome(welcome)).await?;
         loop {
             tokio::select! {
                 message = incoming.message() => match message {
@@ -133,10 +136,9 @@ impl Session<'_> {
                     }
                 },
                 push = pushes.recv() => match push {
-                    Some(push) => send(out, push_to_pb(push))?,
+                    Some(push) => send(out, push_to_pb(push)).await?,
                     None => return Err(Status::aborted("this session has ended: connect again")),
                 },
-                () = self.context.stop.cancelled() => return Err(stopping()),
             }
         }
         tracing::info!(name, "agent disconnected");
@@ -150,7 +152,7 @@ impl Session<'_> {
                     incoming::heartbeat(beat, self.agent.clone(), self.id).map_err(Error::from)?;
                 let desired = self.context.hub.heartbeat(beat).await?;
                 let desired = desired.into_iter().map(desired_to_pb).collect();
-                send(out, Message::HeartbeatReply(pb::HeartbeatReply { seq, desired }))
+                send(out, Message::HeartbeatReply(pb::HeartbeatReply { seq, desired })).await
             }
             Some(agent_message::Message::Decline(message)) => {
                 let (attempt, reason) = decline(message).map_err(Error::from)?;
@@ -170,17 +172,17 @@ impl Session<'_> {
     }
 }
 
-/// Sends without waiting: an agent that does not read for this long has to connect again.
-fn send(out: &Sender, message: Message) -> Result<(), Status> {
-    out.try_send(Ok(OrchestratorMessage { message: Some(message) })).map_err(|error| match error {
-        TrySendError::Full(_) => Status::resource_exhausted("the agent does not read its session"),
-        TrySendError::Closed(_) => Status::cancelled("the agent has gone"),
-    })
+async fn send(out: &Sender, message: Message) -> Result<(), Status> {
+    let message = OrchestratorMessage { message: Some(message) };
+    match timeout(READS_WITHIN, out.send(Ok(message))).await {
+        Ok(sent) => sent.map_err(|_| Status::cancelled("the agent has gone")),
+        Err(_) => Err(Status::resource_exhausted("the agent does not read its session")),
+    }
 }
 
 async fn refuse(out: &Sender, reason: String, permanent: bool) -> Result<(), Status> {
     tracing::warn!(reason, "agent refused");
-    send(out, Message::Refused(pb::Refused { reason, permanent }))
+    send(out, Message::Refused(pb::Refused { reason, permanent })).await
 }
 
 fn too_far_apart(theirs: buildr_proto::ProtocolRange) -> String {

@@ -48,29 +48,26 @@ pub struct SqliteStore {
 impl SqliteStore {
     /// Opens the database, makes it where there is none, and brings its schema up to date.
     pub async fn open(path: &Path) -> Result<Self, Error> {
-        let failed = |error| classify(path, error);
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .busy_timeout(BUSY)
-            .pragma("cache_size", "-4096")
-            .disable_statement_logging();
-        let mut connection = options
+        Self::open_with(path, options(path)).await
+    }
+
+    async fn open_with(path: &Path, options: SqliteConnectOptions) -> Result<Self, Error> {
+        let writing = options
             .clone()
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
-            .thread_name(|_| "store-writer".to_owned())
-            .connect()
-            .await
-            .map_err(failed)?;
+            .thread_name(|_| "store-writer".to_owned());
+        let mut connection = writing.connect().await.map_err(|error| classify(path, error))?;
         migrate(&mut connection, path).await?;
+        let writer = Writer { path: path.to_owned(), options: writing, connection: Some(connection) };
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .min_connections(0)
             .connect_lazy_with(options.read_only(true).thread_name(|n| format!("store-reader-{n}")));
         let (sender, receiver) = mpsc::channel(WAITING);
         let requests = sender.downgrade();
-        let task = tokio::spawn(write_all(connection, receiver, path.to_owned()));
+        let task = tokio::spawn(writer.run(receiver));
         Ok(Self { path: path.to_owned(), readers, writer: Mutex::new(Some((sender, task))), requests })
     }
 
@@ -79,26 +76,56 @@ impl SqliteStore {
     }
 }
 
-/// The writer task: what waits is written in one transaction.
-async fn write_all(mut connection: SqliteConnection, mut requests: mpsc::Receiver<Request>, path: PathBuf) {
-    let mut waiting = Vec::with_capacity(WAITING);
-    while requests.recv_many(&mut waiting, WAITING).await > 0 {
-        if waiting.len() > 1 {
-            let mut all = Batch::default();
-            waiting.iter().for_each(|(batch, _)| all.absorb(batch.clone()));
-            if write::commit(&mut connection, &all).await.is_ok() {
-                waiting.drain(..).for_each(|(_, done)| drop(done.send(Ok(()))));
-                continue;
+fn options(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .busy_timeout(BUSY)
+        .pragma("cache_size", "-4096")
+        .disable_statement_logging()
+}
+
+/// The one writer.
+struct Writer {
+    path: PathBuf,
+    options: SqliteConnectOptions,
+    /// None after a failure: what SQLite has rolled back by itself, as it does on a full disk, the
+    /// connection does not know of, and would never begin another transaction.
+    connection: Option<SqliteConnection>,
+}
+
+impl Writer {
+    /// Commits until all handles are gone: what waits is written in one transaction.
+    async fn run(mut self, mut requests: mpsc::Receiver<Request>) {
+        let mut waiting = Vec::with_capacity(WAITING);
+        while requests.recv_many(&mut waiting, WAITING).await > 0 {
+            if waiting.len() > 1 {
+                let mut all = Batch::default();
+                waiting.iter().for_each(|(batch, _)| all.absorb(batch.clone()));
+                if self.commit(&all).await.is_ok() {
+                    waiting.drain(..).for_each(|(_, done)| drop(done.send(Ok(()))));
+                    continue;
+                }
+            }
+            for (batch, done) in waiting.drain(..) {
+                // Whoever asked may have gone; the commit stands.
+                drop(done.send(self.commit(&batch).await));
             }
         }
-        for (batch, done) in waiting.drain(..) {
-            let result = write::commit(&mut connection, &batch).await;
-            // Whoever asked may have gone; the commit stands.
-            drop(done.send(result.map_err(|error| error.named(&path))));
+        if let Some(connection) = self.connection
+            && let Err(error) = connection.close().await
+        {
+            tracing::warn!(%error, "closing the database failed");
         }
     }
-    if let Err(error) = connection.close().await {
-        tracing::warn!(%error, "closing the database failed");
+
+    async fn commit(&mut self, batch: &Batch) -> Result<(), Error> {
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.options.connect().await.map_err(|error| classify(&self.path, error))?,
+        };
+        write::commit(&mut connection, batch).await.map_err(|error| error.named(&self.path))?;
+        self.connection = Some(connection);
+        Ok(())
     }
 }
 
@@ -243,5 +270,30 @@ fn classify(path: &Path, error: sqlx::Error) -> Error {
         Some(11 | 26) => Error::Corrupt(path),
         Some(13) => Error::Full(path),
         _ => Error::Database(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::tests::{World, spec};
+
+    #[tokio::test]
+    async fn a_commit_for_which_there_is_no_room_spoils_no_later_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("buildr.db");
+        let store =
+            SqliteStore::open_with(&path, options(&path).pragma("max_page_count", "100")).await.unwrap();
+        let batch = |repository: &str| {
+            let mut world = World::new();
+            world.submit("one", spec(repository, 0));
+            world.written
+        };
+        for _ in 0..2 {
+            let error = store.commit(batch(&"x".repeat(1 << 20))).await.unwrap_err();
+            assert!(matches!(error, Error::Full(_)), "{error:?}");
+        }
+        store.commit(batch("small")).await.unwrap();
+        assert_eq!(store.load().await.unwrap().builds.len(), 1);
     }
 }

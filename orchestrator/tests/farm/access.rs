@@ -2,7 +2,11 @@
 
 use buildr_orchestrator::config::TokenPolicy;
 use buildr_proto::pb::{self, agent_service_client::AgentServiceClient};
-use tonic::Code;
+use prost::Message;
+use tonic::{
+    Code,
+    codegen::{Service, http},
+};
 
 use crate::harness::*;
 
@@ -59,4 +63,46 @@ async fn its_health_can_be_asked_without_a_token() {
     let service = "buildr.v1.BuildService".to_owned();
     let answer = client.check(HealthCheckRequest { service }).await.unwrap().into_inner();
     assert_eq!(answer.status, 1);
+}
+
+/// The gRPC status of a call without a message; none where the server began to answer.
+async fn bare_call(farm: &Farm, path: &str, token: Option<&str>) -> Option<i32> {
+    let mut request = http::Request::post(path)
+        .header("content-type", "application/grpc")
+        .header(buildr_proto::AGENT_CREDENTIAL, CREDENTIAL);
+    if let Some(token) = token {
+        request = request.header(buildr_proto::AUTHORIZATION, format!("Bearer {token}"));
+    }
+    let request = request.body(tonic::body::Body::empty()).unwrap();
+    let mut channel = farm.channel().await;
+    std::future::poll_fn(|context| channel.poll_ready(context)).await.unwrap();
+    let response = soon(path, channel.call(request)).await.unwrap();
+    response.headers().get("grpc-status").map(|status| status.to_str().unwrap().parse().unwrap())
+}
+
+#[tokio::test]
+async fn every_call_of_the_protocol_wants_the_token() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    std::fs::write(&file, TOKEN).unwrap();
+    let farm = Farm::start_with(TokenPolicy::OfFile(file)).await;
+    let files = prost_types::FileDescriptorSet::decode(buildr_proto::DESCRIPTORS).unwrap().file;
+    let services = files.iter().flat_map(|file| file.service.iter().map(|service| (file.package(), service)));
+    let mut calls: Vec<String> = services
+        .flat_map(|(package, service)| {
+            service
+                .method
+                .iter()
+                .map(move |method| format!("/{package}.{}/{}", service.name(), method.name()))
+        })
+        .collect();
+    assert!(calls.len() >= 11, "{calls:?}");
+    calls.push("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo".to_owned());
+    let denied = Some(i32::from(Code::Unauthenticated));
+    for call in calls {
+        for token in [None, Some(""), Some("wrong"), Some("a token that an operator has se")] {
+            assert_eq!(bare_call(&farm, &call, token).await, denied, "{call} with {token:?}");
+        }
+        assert_ne!(bare_call(&farm, &call, Some(TOKEN)).await, denied, "{call}");
+    }
 }

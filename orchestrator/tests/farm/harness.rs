@@ -127,27 +127,41 @@ impl Farm {
         instance: InstanceId,
         held: &[String],
     ) -> (Agent, orchestrator_message::Message) {
-        let mut client = self.agent_client(credential).await;
-        let (to, messages) = mpsc::channel(16);
-        let hello = pb::Hello {
-            name: "ant".into(),
-            instance: instance.to_string(),
-            protocol: Some(buildr_proto::PROTOCOL.into()),
-            version: "1".into(),
-            slots: 1,
-            labels: [("os".to_owned(), "linux".to_owned())].into(),
-            held: held_attempts(held),
-            draining: false,
-        };
-        to.send(message(agent_message::Message::Hello(hello))).await.unwrap();
-        let from = client.session(ReceiverStream::new(messages)).await.unwrap().into_inner();
-        let mut agent = Agent { client, instance, to, from, welcome: pb::Welcome::default() };
+        let hello = pb::Hello { held: held_attempts(held), ..hello(instance) };
+        let mut agent = self.say_first(credential, instance, agent_message::Message::Hello(hello)).await;
         let first = agent.next().await;
         (agent, first)
     }
+
+    /// Opens a session with this message.
+    pub(crate) async fn say_first(
+        &self,
+        credential: &str,
+        instance: InstanceId,
+        first: agent_message::Message,
+    ) -> Agent {
+        let mut client = self.agent_client(credential).await;
+        let (to, messages) = mpsc::channel(16);
+        to.send(message(first)).await.unwrap();
+        let from = client.session(ReceiverStream::new(messages)).await.unwrap().into_inner();
+        Agent { client, instance, to, from, welcome: pb::Welcome::default() }
+    }
 }
 
-fn message(message: agent_message::Message) -> pb::AgentMessage {
+pub(crate) fn hello(instance: InstanceId) -> pb::Hello {
+    pb::Hello {
+        name: "ant".into(),
+        instance: instance.to_string(),
+        protocol: Some(buildr_proto::PROTOCOL.into()),
+        version: "1".into(),
+        slots: 1,
+        labels: [("os".to_owned(), "linux".to_owned())].into(),
+        held: Vec::new(),
+        draining: false,
+    }
+}
+
+pub(crate) fn message(message: agent_message::Message) -> pb::AgentMessage {
     pb::AgentMessage { message: Some(message) }
 }
 

@@ -4,8 +4,8 @@ use buildr_manifest::{Event, EventKind, Usage};
 use jiff::Timestamp;
 
 use super::{
-    Invalid, Message, duration_from_pb, duration_to_pb, outgoing, time::elapsed_from_pb, timestamp_from_pb,
-    timestamp_to_pb,
+    Invalid, Message, clip, duration_from_pb, duration_to_pb, outgoing, time::elapsed_from_pb,
+    timestamp_from_pb, timestamp_to_pb,
 };
 use crate::{
     limits::{MAX_NAME, MAX_REF, MAX_STAGES, MAX_TEXT},
@@ -82,16 +82,18 @@ impl From<EventKind> for job_event::Event {
                 })
             }
             EventKind::Planned { image, stages } => Self::Planned(job_event::Planned {
-                image,
+                image: clip(image, MAX_NAME),
                 stages: stages.into_iter().map(String::from).collect(),
             }),
             EventKind::Warning { message } => {
                 Self::Warning(job_event::Warning { message: outgoing(message) })
             }
             EventKind::PullProgress { image, current, total } => {
+                let image = clip(image, MAX_NAME);
                 Self::PullProgress(job_event::PullProgress { image, current, total })
             }
             EventKind::ContainerReady { image, image_id } => {
+                let image = clip(image, MAX_NAME);
                 Self::ContainerReady(job_event::ContainerReady { image, image_id })
             }
             EventKind::StageStarted { stage } => {

@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
 use super::*;
 
 #[tokio::test]
@@ -190,5 +192,54 @@ async fn a_server_that_is_not_there_is_a_matter_of_the_network() {
             assert!(matches!(error, SourceError::Network { .. }), "{error:?}");
             assert!(!error.to_string().contains("secret"), "{error}");
         }
+    }
+}
+
+/// Answers one request after the other until one has an `Authorization` header; gives that one, and
+/// what was seen on this machine's command lines meanwhile.
+async fn asked_for_a_login(listener: tokio::net::TcpListener, secret: &str) -> (String, bool) {
+    let mut shown = false;
+    loop {
+        let (mut connection, _) = listener.accept().await.unwrap();
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            let mut piece = [0; 4096];
+            let length = connection.read(&mut piece).await.unwrap();
+            assert_ne!(length, 0, "the request ends in the middle");
+            request.extend_from_slice(&piece[..length]);
+        }
+        shown |= is_on_a_command_line(secret);
+        let request = String::from_utf8(request).unwrap();
+        let login = request.lines().find(|line| line.starts_with("Authorization: "));
+        let status = login.map_or("401 no\r\nWWW-Authenticate: Basic realm=\"x\"", |_| "404 none");
+        let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        connection.write_all(answer.as_bytes()).await.unwrap();
+        if let Some(login) = login {
+            return (login.to_owned(), shown);
+        }
+    }
+}
+
+fn is_on_a_command_line(text: &str) -> bool {
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let mut lines = processes.filter_map(|process| fs::read(process.path().join("cmdline")).ok());
+    lines.any(|line| line.windows(text.len()).any(|part| part == text.as_bytes()))
+}
+
+#[tokio::test]
+async fn a_login_in_a_url_reaches_the_server_and_no_command_line() {
+    for (userinfo, header) in
+        [("us%40er:p%2Fss", "dXNAZXI6cC9zcw=="), ("token-of-mine", "dG9rZW4tb2YtbWluZTo=")]
+    {
+        let place = Place::new();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{userinfo}@{}/a", listener.local_addr().unwrap());
+        let source = GitSource { url, reference: branch("main"), commit: None };
+        let sources = place.sources(Backend::Detect);
+        let (error, (login, shown)) =
+            tokio::join!(place.refused(&sources, source), asked_for_a_login(listener, userinfo));
+        assert!(matches!(error, SourceError::NoRepository { .. }), "{error:?}");
+        assert_eq!(login, format!("Authorization: Basic {header}"));
+        assert!(!shown, "`ps` shows {userinfo}");
     }
 }

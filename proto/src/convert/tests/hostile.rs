@@ -213,6 +213,19 @@ fn a_long_message_is_clipped_at_a_character_and_comes_in() {
 }
 
 #[test]
+fn the_name_of_an_image_that_is_too_long_is_clipped_on_its_way_out() {
+    let image = || "x".repeat(100_000);
+    for kind in [
+        EventKind::Planned { image: image(), stages: Vec::new() },
+        EventKind::PullProgress { image: image(), current: 1, total: 2 },
+        EventKind::ContainerReady { image: image(), image_id: "sha256:0".into() },
+    ] {
+        let event = pb::JobEvent::from(Event { at: Timestamp::UNIX_EPOCH, kind });
+        assert!(Event::try_from(event).is_ok());
+    }
+}
+
+#[test]
 fn events_must_be_complete() {
     use pb::job_event::{Event as E, JobFinished, Planned, SourceResolved, StageFinished, StageStarted};
     let at = Some(prost_types::Timestamp::default());
