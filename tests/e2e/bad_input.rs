@@ -25,7 +25,7 @@ fn no_manifest() {
 
 #[test]
 fn a_broken_manifest_is_shown_with_all_its_problems() {
-    let project = Project::with_manifest("image: x\nstages: [a, b]\na:\n  scirpt: [true]\nservices: {}\n");
+    let project = Project::with_manifest("image: x\nstages: [a, b]\na:\n  scirpt: [true]\nsecrets: {}\n");
     let finished = Home::new().run(&project).expect_code(2);
     says(&finished, &[".buildr.yml:4:3", "scirpt", "script", "5:1", "not supported yet", "`b`", "^"]);
 }
