@@ -9,6 +9,7 @@ mod bad_input;
 mod docs;
 mod farm;
 mod faults;
+mod language;
 mod local;
 mod projects;
 mod registry;
