@@ -2,6 +2,7 @@
 
 use std::{env, net::SocketAddr, net::ToSocketAddrs, path::PathBuf, time::Duration};
 
+use bytesize::ByteSize;
 use clap::{Parser, ValueEnum};
 
 use crate::error::Error;
@@ -41,9 +42,9 @@ pub struct Args {
     #[arg(long, env = "BUILDR_QUEUE_LIMIT", default_value = "24h", value_parser = duration, value_name = "TIME")]
     pub queue_limit: Duration,
 
-    /// Take no new builds while the disk has less than this free
-    #[arg(long, env = "BUILDR_MIN_FREE_MIB", default_value_t = 256, value_name = "MIB")]
-    pub min_free_mib: u64,
+    /// Take no new builds while less than this is free on the disk of the data folder
+    #[arg(long, env = "BUILDR_MIN_FREE", value_name = "SIZE", default_value = "256MiB")]
+    pub min_free: ByteSize,
 
     /// How to write the log on standard error
     #[arg(long, env = "BUILDR_LOG_FORMAT", default_value = "human", value_name = "FORMAT")]
@@ -81,8 +82,8 @@ pub struct Config {
     pub token: TokenPolicy,
     /// How long a build may wait in the queue.
     pub queue_limit: Duration,
-    /// How much must be free for new builds, in MiB.
-    pub min_free_mib: u64,
+    /// How much must be free on the disk of the data folder for new builds.
+    pub min_free: ByteSize,
 }
 
 impl Config {
@@ -93,7 +94,7 @@ impl Config {
             data,
             token: TokenPolicy::Open,
             queue_limit: Duration::from_secs(24 * 3600),
-            min_free_mib: 0,
+            min_free: ByteSize(0),
         }
     }
 
@@ -106,7 +107,7 @@ impl Config {
 impl TryFrom<Args> for Config {
     type Error = Error;
     fn try_from(args: Args) -> Result<Self, Error> {
-        let Args { listen, data, require_token, token_file, queue_limit, min_free_mib, log_format: _ } = args;
+        let Args { listen, data, require_token, token_file, queue_limit, min_free, log_format: _ } = args;
         let unusable = |why: String| Error::Config(format!("--listen {listen}: {why}; give it as HOST:PORT"));
         let address = listen.to_socket_addrs().map_err(|error| unusable(error.to_string()))?.next();
         let address = address.ok_or_else(|| unusable("no such address".to_owned()))?;
@@ -120,7 +121,7 @@ impl TryFrom<Args> for Config {
             Some(data) => data,
             None => return Err(Error::Config("no home folder is known: set --data".to_owned())),
         };
-        Ok(Self { listen: address, data, token, queue_limit, min_free_mib })
+        Ok(Self { listen: address, data, token, queue_limit, min_free })
     }
 }
 
@@ -171,6 +172,13 @@ mod tests {
     fn an_address_that_is_none_is_named() {
         let error = config(&["--listen", "nonsense"]).unwrap_err().to_string();
         assert!(error.contains("nonsense") && error.contains("HOST:PORT"), "{error}");
+    }
+
+    #[test]
+    fn sizes_are_written_as_people_write_them() {
+        assert_eq!(config(&[]).unwrap().min_free, ByteSize::mib(256));
+        assert_eq!(config(&["--min-free", "2GB"]).unwrap().min_free, ByteSize::gb(2));
+        assert_eq!(config(&["--min-free", "5GiB"]).unwrap().min_free, ByteSize::gib(5));
     }
 
     #[test]

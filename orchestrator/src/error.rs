@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use buildr_proto::Invalid;
+use bytesize::ByteSize;
 use tonic::{Code, Status};
 
 use crate::{core::input::Refusal, logs, store};
@@ -29,8 +30,8 @@ pub enum Error {
     #[error("it could not be stored: {0}; nothing was changed, try again")]
     NotCommitted(String),
     /// The disk is nearly full.
-    #[error("the orchestrator's disk has less than {0} MiB free: no new builds until there is more")]
-    LowSpace(u64),
+    #[error("the orchestrator's disk has less than {0} free (--min-free): no new builds until there is more")]
+    LowSpace(ByteSize),
     /// The orchestrator ends.
     #[error("the orchestrator is stopping: try again in a moment")]
     Stopping,

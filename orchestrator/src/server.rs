@@ -63,7 +63,7 @@ impl Orchestrator {
         announce(&config, shown);
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.data.join("buildr.db")).await?);
         let limits = Limits { queue: config.queue_limit, ..Limits::default() };
-        let space = SpaceGuard::new(config.data.clone(), config.min_free_mib);
+        let space = SpaceGuard::new(config.data.clone(), config.min_free);
         let (task, hub) = HubTask::load(store.clone(), limits, space).await?;
         let (logs, logs_task) = Logs::start(config.data.join("logs"));
         let listen_error = |source| Error::Listen { address: config.listen, source };

@@ -11,6 +11,7 @@ use std::{
 };
 
 use buildr_proto::{AgentId, AttemptId, BuildId, InstanceId, JobId, build::BuildEvent};
+use bytesize::ByteSize;
 use tokio::sync::{broadcast, mpsc};
 
 use crate::{
@@ -46,24 +47,23 @@ pub enum Notice {
 #[derive(Debug)]
 pub struct SpaceGuard {
     folder: PathBuf,
-    /// In MiB.
-    least: u64,
+    least: ByteSize,
     low: AtomicBool,
 }
 
 impl SpaceGuard {
-    /// Guards the disk of a folder; `least` is in MiB.
-    pub fn new(folder: PathBuf, least: u64) -> Self {
+    /// Guards the disk of a folder, of which this must be free.
+    pub fn new(folder: PathBuf, least: ByteSize) -> Self {
         let guard = Self { folder, least, low: AtomicBool::new(false) };
         guard.measure();
         guard
     }
 
     fn measure(&self) {
-        let free = rustix::fs::statvfs(&self.folder).map(|disk| (disk.f_bavail * disk.f_frsize) >> 20);
-        let low = free.is_ok_and(|free| free < self.least);
+        let free = rustix::fs::statvfs(&self.folder).map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+        let low = free.is_ok_and(|free| free < self.least.as_u64());
         if low != self.low.swap(low, Ordering::Relaxed) {
-            tracing::warn!(low, least_mib = self.least, "free space for the data folder has changed");
+            tracing::warn!(low, least = %self.least, "free space for the data folder has changed");
         }
     }
 
