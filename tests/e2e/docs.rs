@@ -2,7 +2,7 @@
 
 use std::{fs, net::TcpListener, path::Path};
 
-use crate::harness::{BUSYBOX, Home, Process};
+use crate::harness::{BUSYBOX, Home, Process, Project};
 
 /// The first block of this language in a document.
 fn block(document: &str, language: &str) -> String {
@@ -10,6 +10,14 @@ fn block(document: &str, language: &str) -> String {
     let text = fs::read_to_string(path).unwrap();
     let (_, rest) = text.split_once(&format!("```{language}\n")).unwrap();
     rest.split_once("```").unwrap().0.to_owned()
+}
+
+#[test]
+fn the_manifest_of_the_tour_has_no_warnings() {
+    let tour = block("README.md", "sh");
+    let (_, rest) = tour.split_once("<<'END'\n").unwrap();
+    let project = Project::folder(&[(".buildr.yml", rest.split_once("END\n").unwrap().0)]);
+    Home::new().call(&["lint", "--strict", project.path().to_str().unwrap()]).expect_code(0);
 }
 
 #[test]

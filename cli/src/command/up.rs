@@ -136,7 +136,8 @@ fn welcome(address: &str) -> String {
         format!("export BUILDR_ORCHESTRATOR={address}\n  ")
     };
     format!(
-        "\nbuildr is up: the orchestrator listens on {address} , one agent is connected. In another terminal:\n\n  \
+        "\nbuildr is up: one agent is connected, and the orchestrator listens on {address}\n\n\
+         In another terminal:\n\n  \
          {target}cd YOUR/REPOSITORY\n  buildr submit --repo .    build its last commit, and follow it\n  \
          buildr list               what was built\n\nCtrl-C stops both.\n"
     )
