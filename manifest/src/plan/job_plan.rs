@@ -57,6 +57,10 @@ const STAGE_SETTINGS: [&str; 12] = [
     "resources",
 ];
 
+/// What a script asks of buildr by naming it, and does not get yet. Empty, it would do harm: `docker
+/// run --network $BUILDR_NETWORK IMAGE` takes the image for the network.
+const SCRIPT_VARIABLES: [&str; 2] = ["BUILDR_ENV", "BUILDR_NETWORK"];
+
 impl Plan {
     /// The one job of this plan, as the engine carries it out. The errors name all that it can't
     /// carry out yet; of a stage that is skipped nothing needs to be.
@@ -97,6 +101,8 @@ impl Plan {
         }
         if self.jobs.len() > 1 {
             refuse(keys.get("matrix").unwrap_or_default(), "a `matrix` of more than one job", report);
+        } else if self.jobs.iter().any(|job| job.allow_failure) {
+            refuse(keys.get("matrix").unwrap_or_default(), "`allow_failure` of a `matrix`", report);
         }
     }
 
@@ -125,11 +131,24 @@ fn refuse_stage(planned: &PlannedStage, report: &mut Report<'_>) {
     for (key, place) in stage.keys.iter().filter(|(key, _)| STAGE_SETTINGS.contains(key)) {
         refuse(place, &format!("`{key}` in a stage"), report);
     }
+    for (entry, place) in stage.script.iter().zip(&stage.script_places) {
+        for name in SCRIPT_VARIABLES.into_iter().filter(|name| reads(entry, name)) {
+            refuse(*place, &format!("the variable `{name}`"), report);
+        }
+    }
     if status != Status::SUCCESS {
         let entry = stage.when.any.iter().find(|entry| entry.status.failure);
         let place = entry.map_or(stage.place, |entry| entry.place);
         refuse(place, "a stage that also runs after a failure", report);
     }
+}
+
+/// True where a shell would put the variable's value into a text: `$NAME` or `${NAME`.
+fn reads(script: &str, name: &str) -> bool {
+    script.split('$').skip(1).any(|text| {
+        let rest = text.strip_prefix('{').unwrap_or(text).strip_prefix(name);
+        rest.is_some_and(|rest| !rest.starts_with(|next: char| next == '_' || next.is_ascii_alphanumeric()))
+    })
 }
 
 fn refuse(place: Place, what: &str, report: &mut Report<'_>) {

@@ -204,3 +204,11 @@ fn a_diagnostic_is_data_too() {
     );
     assert_eq!(problems.items[0].to_string(), "f:1:1: error: unknown key `imge` (did you mean `image`?)");
 }
+
+#[test]
+fn a_bracket_that_is_open_above_a_key_is_the_hint() {
+    for text in ["[a, b\na: {script: [x]}\n", "[a,\n  b\n\na:\n  script: [x]\n"] {
+        let shown = shown(&format!("image: a\nstages: {text}"));
+        assert!(shown.contains("a `[` or `{` in a line above is not closed"), "{shown}");
+    }
+}

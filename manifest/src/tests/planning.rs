@@ -346,6 +346,7 @@ fn what_the_engine_can_not_do_is_refused_and_not_ignored() {
         "docker: false",
         "resources: {cpus: 1}",
         "matrix: {A: [a, b]}",
+        "matrix: {A: [a], allow_failure: [{A: a}]}",
     ] {
         let planned = plan(&format!("{text}\nprepare: {{script: [x]}}\n"), &push("main"));
         assert_eq!(planned.supported().expect_err(text).items.len(), 1, "{text}");
@@ -366,6 +367,24 @@ fn what_the_engine_can_not_do_is_refused_and_not_ignored() {
     ] {
         let text = format!("stages: [a, b]\na: {{script: [x]}}\nb: {{script: [x], {stage}}}\n");
         assert_eq!(plan(&text, &push("main")).supported().expect_err(stage).items.len(), 1, "{stage}");
+    }
+}
+
+#[test]
+fn a_variable_that_is_not_set_yet_is_refused_where_a_script_reads_it() {
+    let refused = |entry: &str| {
+        let text = format!("prepare:\n  script:\n    - make\n    - '{entry}'\n");
+        plan(&text, &push("main")).supported().err().map(|problems| problems.items[0].message.clone())
+    };
+    for (entry, name) in [
+        (r#"echo A=b >> "$BUILDR_ENV""#, "BUILDR_ENV"),
+        ("echo A=b >> ${BUILDR_ENV}", "BUILDR_ENV"),
+        ("docker run --network $BUILDR_NETWORK postgres", "BUILDR_NETWORK"),
+    ] {
+        assert_eq!(refused(entry), Some(format!("the variable `{name}` is not supported yet")), "{entry}");
+    }
+    for entry in ["echo $BUILDR_ENVIRONMENT", "echo BUILDR_ENV", "echo $BUILDR_COMMIT"] {
+        assert_eq!(refused(entry), None, "{entry}");
     }
 }
 

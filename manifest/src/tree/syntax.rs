@@ -43,6 +43,9 @@ pub(super) fn explain(error: &ScanError, report: &Report<'_>) -> Diagnostic {
         ErrorKind::UnclosedQuotedScalar | ErrorKind::UnclosedFlowCollection { .. } => {
             Some("close it; if it belongs to a text, put all of the text in quotes".to_owned())
         }
+        ErrorKind::InvalidColonPlacement if line.starts_with(|first: char| !first.is_whitespace()) => {
+            Some("a `[` or `{` in a line above is not closed".to_owned())
+        }
         ErrorKind::SimpleKeyExpected => missing_dash(source, line_start),
         ErrorKind::MappingValueNotAllowed if is_too_deep(source, line_start, line) => {
             Some("this line is indented further than the one above, which has a value already".to_owned())
@@ -64,6 +67,7 @@ fn message(error: &ScanError) -> String {
         }
         ErrorKind::MappingValueNotAllowed => "`: ` makes a mapping, which can't stand here".to_owned(),
         ErrorKind::SimpleKeyExpected => "this line is no key with a `:`, and no entry of a list".to_owned(),
+        ErrorKind::InvalidColonPlacement => "a `:` can't stand here".to_owned(),
         ErrorKind::ExpectedBlockMappingKey => {
             "a key was expected here, as indented as those above".to_owned()
         }
