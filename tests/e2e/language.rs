@@ -41,6 +41,25 @@ fn conditions_skip_stages_alike_on_the_laptop_and_on_the_farm() {
 }
 
 #[test]
+fn a_release_on_tags_is_tried_with_submit() {
+    let project = conditional();
+    project.write(".buildr.yml", &format!(
+        "image: {BUSYBOX}\non: {{tag: {{tags: ['v*']}}}}\nstages: [release]\nrelease:\n  when: {{event: tag}}\n  script: [echo released $BUILDR_TAG]\n"
+    ));
+    project.commit("release on tags");
+    project.git(&["tag", "v1"]);
+    project.git(&["tag", "other"]);
+    let farm = Farm::new();
+    let url = project.url();
+    let released =
+        farm.tail(&farm.submit_with(&["--repo", &url, "--event", "tag", "--tag", "v1"])).expect_code(0);
+    assert_eq!(lines_of(&released.out(), "release"), ["released v1"]);
+    let other = farm.submit_with(&["--repo", &url, "--event", "tag", "--tag", "other"]);
+    farm.tail(&other).expect_code(0);
+    assert_eq!(farm.show(&other)["outcome"], "skipped");
+}
+
+#[test]
 fn a_build_of_which_nothing_is_to_run_is_skipped() {
     let text = format!("image: {BUSYBOX}\nstages: [a]\na: {{when: {{tag: 'v*'}}, script: [echo never]}}\n");
     let project = Project::with_manifest(&text);

@@ -31,7 +31,8 @@ use crate::{
 Examples:
   buildr submit
   buildr submit --repo https://example.com/team/app.git --branch main
-  buildr submit --tag v1.2 --var RELEASE=1 --label gpu=true
+  buildr submit --event tag --tag v1.2       as if the tag v1.2 had just been pushed
+  buildr submit --var RELEASE=1 --label gpu=true
   build=$(buildr submit --no-follow)")]
 pub(super) struct Args {
     /// The repository [default: the remote `origin` of the current one]
@@ -46,6 +47,9 @@ pub(super) struct Args {
     /// The commit, with all of its digits
     #[arg(long, value_name = "ID")]
     commit: Option<String>,
+    /// What the build is to take for its cause; with anything but `manual`, the manifest's `on` decides
+    #[arg(long, value_enum, default_value_t = Event::Manual)]
+    event: Event,
     /// The manifest, as a path in the project [default: the first of .buildr.yml, .buildr.yaml, .buildr]
     #[arg(short, long, value_name = "FILE")]
     file: Option<String>,
@@ -72,6 +76,26 @@ pub(super) struct Args {
     json: bool,
 }
 
+/// What may start a build of the farm's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Event {
+    Manual,
+    Push,
+    Tag,
+    Cron,
+}
+
+impl From<Event> for Trigger {
+    fn from(event: Event) -> Self {
+        match event {
+            Event::Manual => Self::Manual,
+            Event::Push => Self::Push,
+            Event::Tag => Self::Tag,
+            Event::Cron => Self::Cron,
+        }
+    }
+}
+
 #[derive(Serialize)]
 struct Submitted {
     event: &'static str,
@@ -94,7 +118,7 @@ pub(super) async fn run(args: Args, globals: &Globals, screen: &Screen) -> Resul
     notes.iter().for_each(|note| screen.say(&format!("note: {note}")));
     let spec = BuildSpec {
         source,
-        trigger: Trigger::Manual,
+        trigger: args.event.into(),
         manifest_path: args.file.clone(),
         variables: args.vars.iter().map(|Variable(name, value)| (name.clone(), value.clone())).collect(),
         labels: args.labels.iter().cloned().collect::<BTreeMap<_, _>>(),

@@ -87,7 +87,7 @@ pub(super) fn headline(build: &Build) -> Headline {
 
 /// The command that does on this machine what the farm did with a commit.
 pub(super) fn reproduce(spec: &BuildSpec) -> String {
-    let mut command = "buildr run --event manual".to_owned();
+    let mut command = format!("buildr run --event {}", spec.trigger.word());
     if let Some(file) = &spec.manifest_path {
         command.push_str(&format!(" -f {}", quote(file)));
     }
