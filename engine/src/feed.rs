@@ -40,6 +40,7 @@ impl Feed {
         self.event(EventKind::StageFinished {
             stage: stage.name.clone(),
             state,
+            allowed: false,
             log_bytes: 0,
             duration: Duration::ZERO,
             usage: Usage::default(),

@@ -166,6 +166,7 @@ async fn narrow(planned: &Planned, feed: &Feed) -> Result<JobPlan, Outcome> {
     feed.event(EventKind::Planned {
         image: plan.image.clone(),
         stages: plan.stages.iter().map(|stage| stage.name.clone()).collect(),
+        services: Vec::new(),
     })
     .await;
     if plan.stages.iter().all(|stage| stage.skip.is_some()) {

@@ -96,9 +96,10 @@ pub(crate) fn judge(
             EndCause::CannotStart { reason, no_shell } => cannot_start(reason, *no_shell, limits),
         },
         (_, Some(interrupt)) => interrupted(interrupt),
-        (Ending::Died { oom: true }, None) => {
-            Verdict { state: StageState::Oom, outcome: Some(Outcome::Oom { stage: stage.clone() }) }
-        }
+        (Ending::Died { oom: true }, None) => Verdict {
+            state: StageState::Oom,
+            outcome: Some(Outcome::Oom { stage: stage.clone(), peak: None, limit: None }),
+        },
         (Ending::Died { oom: false }, None) => failed(Cause::ContainerDied),
         (Ending::Damaged { message } | Ending::Lost { message }, None) => Verdict {
             outcome: Some(Outcome::Internal { message: message.clone() }),
@@ -168,6 +169,9 @@ mod tests {
             user_cpu: Duration::ZERO,
             system_cpu: Duration::ZERO,
             max_rss: 0,
+            oom_kills: 0,
+            peak_memory: None,
+            network: None,
         };
         Observed { ending: Ending::Reported(end), step: Some(1) }
     }

@@ -422,6 +422,9 @@ impl Stage {
             user_cpu: usage.user,
             system_cpu: usage.system,
             max_rss: usage.max_rss,
+            oom_kills: 0,
+            peak_memory: None,
+            network: None,
         });
         self.log = None;
         self.marks = None;

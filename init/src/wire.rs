@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::{Deserialize, Serialize};
 
 /// The version of this protocol; in [`Report::State`].
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The longest line that either side accepts, in bytes.
 pub const MAX_LINE: usize = 16 << 20;
@@ -106,8 +106,9 @@ pub struct HandBack {
 /// A stage to run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StageSpec {
-    /// Its number in the job, from 0. Its files in the control directory are `<number>.log`,
-    /// `<number>.times` and `<number>.sh`.
+    /// Its number in the container, from 0; a stage that is tried again has a number for each try. Its
+    /// files in the control directory are `<number>.log`, `<number>.times`, `<number>.sh` and
+    /// `<number>.env`, an empty file that belongs to the stage's user, for values that it hands on.
     pub stage: u32,
     /// The shell and its options; the script's path is added as the last argument.
     pub shell: Vec<String>,
@@ -181,6 +182,25 @@ pub struct StageEnd {
     pub system_cpu: Duration,
     /// The largest resident set of any one of them, in bytes.
     pub max_rss: u64,
+    /// How many processes of the container the kernel ended for want of memory while it ran.
+    #[serde(default)]
+    pub oom_kills: u64,
+    /// The most memory that the container had in use while it ran, in bytes; none where the cgroup
+    /// cannot be read.
+    #[serde(default)]
+    pub peak_memory: Option<u64>,
+    /// What went through the container's network while it ran; none where it cannot be read.
+    #[serde(default)]
+    pub network: Option<Traffic>,
+}
+
+/// What went through a network, loopback left out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Bytes that came in.
+    pub received: u64,
+    /// Bytes that went out.
+    pub sent: u64,
 }
 
 /// What ended a stage.

@@ -18,9 +18,12 @@ pub struct Event {
     pub kind: EventKind,
 }
 
-/// What happened. The order is: `JobStarted`, `SourceResolved`, `Planned`, `ContainerReady`, then
-/// per stage `StageStarted`, `StepStarted`..., `StageFinished`, at last `JobFinished`. A job that
-/// cannot go on jumps to `JobFinished`; stages that never ran have a `StageFinished` alone.
+/// What happened. The order is: `JobStarted`, `SourceResolved`, `Planned`, then `SourceReady`,
+/// `ServiceReady` and `ContainerReady` of the build container in any order, then per stage
+/// `StageStarted`, `StepStarted`..., `StageFinished`, at last `JobFinished`. Stages that run side by
+/// side have their events mixed. A stage that is tried again has a `StageRetried` between its tries,
+/// and goes on in the same log. A job that cannot go on jumps to `JobFinished`; stages that never ran
+/// have a `StageFinished` alone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum EventKind {
@@ -35,12 +38,21 @@ pub enum EventKind {
         /// The tag, where there is one.
         tag: Option<String>,
     },
+    /// All files of the commit are here. Not told for a folder that was here before.
+    SourceReady {
+        /// How long fetching and checking out took, waits for others left out.
+        #[serde(with = "crate::seconds")]
+        took: Duration,
+    },
     /// The manifest was read and is valid: this is what will run.
     Planned {
         /// The image of the build container.
         image: String,
         /// All stages in order, `prepare` first.
         stages: Vec<StageName>,
+        /// The names of the services that run beside the stages.
+        #[serde(default)]
+        services: Vec<String>,
     },
     /// Something that the user should know and that stops nothing.
     Warning {
@@ -56,12 +68,32 @@ pub enum EventKind {
         /// Bytes in all, over all layers known; 0 while unknown.
         total: u64,
     },
-    /// The build container is up and waits for stages.
+    /// A container is up and waits for stages.
     ContainerReady {
+        /// The stage that it is for, which has an image of its own; none: the build container.
+        stage: Option<StageName>,
         /// The image as the manifest names it.
         image: String,
         /// The id of the image that was really used (`sha256:...`).
         image_id: String,
+        /// How long the image was pulled; zero where it was here.
+        #[serde(with = "crate::seconds")]
+        pull: Duration,
+        /// From the image's being here to the container's being up.
+        #[serde(with = "crate::seconds")]
+        start: Duration,
+    },
+    /// A service can be used.
+    ServiceReady {
+        /// Its name.
+        service: String,
+        /// Its image as the manifest names it.
+        image: String,
+        /// The id of the image that was really used (`sha256:...`).
+        image_id: String,
+        /// From the image's being here to its being ready.
+        #[serde(with = "crate::seconds")]
+        took: Duration,
     },
     /// A stage began.
     StageStarted {
@@ -79,6 +111,23 @@ pub enum EventKind {
         /// Where in the stage's log the step's output begins, in bytes.
         offset: u64,
     },
+    /// A try of a stage failed, and there will be another one. Its output goes on in the same log.
+    StageRetried {
+        /// Which.
+        stage: StageName,
+        /// Which try it was, from 1.
+        attempt: u32,
+        /// How many there may be in all.
+        attempts: u32,
+        /// How it ended.
+        #[serde(flatten)]
+        state: StageState,
+        /// The length of the stage's log so far in bytes.
+        log_bytes: u64,
+        /// How long there is nothing to be seen now.
+        #[serde(with = "crate::seconds")]
+        pause: Duration,
+    },
     /// A stage ended, or will never run.
     StageFinished {
         /// Which.
@@ -86,6 +135,9 @@ pub enum EventKind {
         /// How.
         #[serde(flatten)]
         state: StageState,
+        /// It failed as the manifest allows, so it counts as passed for those that need it.
+        #[serde(default)]
+        allowed: bool,
         /// The length of the stage's log in bytes; 0 for one that never ran.
         log_bytes: u64,
         /// Wall-clock time from its start to its end; zero for one that never ran.
@@ -118,6 +170,16 @@ pub struct Usage {
     pub system_cpu: Duration,
     /// The largest resident set of any one process, in bytes.
     pub max_rss: u64,
+    /// The most memory that its container had in use while it ran, in bytes, page cache included;
+    /// where stages run side by side it is of all of them.
+    #[serde(default)]
+    pub peak_memory: Option<u64>,
+    /// Bytes that its container received over the network while it ran.
+    #[serde(default)]
+    pub network_received: Option<u64>,
+    /// Bytes that its container sent over the network while it ran.
+    #[serde(default)]
+    pub network_sent: Option<u64>,
 }
 
 impl EventKind {
@@ -127,7 +189,9 @@ impl EventKind {
         match self {
             Self::StageStarted { stage } => Some((stage, 0)),
             Self::StepStarted { stage, offset, .. } => Some((stage, *offset)),
-            Self::StageFinished { stage, log_bytes, .. } => Some((stage, *log_bytes)),
+            Self::StageRetried { stage, log_bytes, .. } | Self::StageFinished { stage, log_bytes, .. } => {
+                Some((stage, *log_bytes))
+            }
             _ => None,
         }
     }
@@ -155,11 +219,12 @@ mod tests {
                 EventKind::StageFinished {
                     stage: stage.clone(),
                     state: StageState::Failed { step: Some(1), cause: cause.clone() },
+                    allowed: false,
                     log_bytes: 7,
                     duration,
                     usage,
                 },
-                r#"{"at":"1970-01-01T00:00:00Z","event":"stage_finished","stage":"test","state":"failed","step":1,"cause":"exit","code":3,"log_bytes":7,"duration":2.0,"usage":{"user_cpu":1.5,"system_cpu":0.0,"max_rss":0}}"#,
+                r#"{"at":"1970-01-01T00:00:00Z","event":"stage_finished","stage":"test","state":"failed","step":1,"cause":"exit","code":3,"allowed":false,"log_bytes":7,"duration":2.0,"usage":{"user_cpu":1.5,"system_cpu":0.0,"max_rss":0,"peak_memory":null,"network_received":null,"network_sent":null}}"#,
             ),
             (
                 EventKind::JobFinished {

@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{StageName, duration};
+use crate::{StageName, duration, size};
 
 /// How a job, and with it a build, ended. An infrastructure fault never looks like a red test.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +28,10 @@ pub enum Outcome {
     Oom {
         /// The stage that was ended.
         stage: StageName,
+        /// The most memory that its container had in use, in bytes, where it could be read.
+        peak: Option<u64>,
+        /// What its container may use, in bytes, where there is a limit.
+        limit: Option<u64>,
     },
     /// The job ran longer than it may.
     TimedOut {
@@ -226,7 +230,17 @@ impl fmt::Display for Outcome {
                 }
                 write!(f, ": {cause}")
             }
-            Self::Oom { stage } => write!(f, "out of memory in stage {stage}"),
+            Self::Oom { stage, peak, limit } => {
+                write!(f, "out of memory in stage {stage}")?;
+                match (peak, limit) {
+                    (Some(peak), Some(limit)) => {
+                        write!(f, ": {} in use of {}", size::words(*peak), size::words(*limit))
+                    }
+                    (Some(peak), None) => write!(f, ": {} in use", size::words(*peak)),
+                    (None, Some(limit)) => write!(f, ": it may use {}", size::words(*limit)),
+                    (None, None) => Ok(()),
+                }
+            }
             Self::TimedOut { stage, limit } => {
                 write!(f, "timed out after {}", duration::words(*limit))?;
                 stage.as_ref().map_or(Ok(()), |stage| write!(f, " in stage {stage}"))

@@ -21,6 +21,19 @@ const UNITS: [(&str, u64); 8] = [
     ("TB", 1_000_000_000_000),
 ];
 
+/// A number of bytes for people, in the largest unit of which there is at least one: `61.2 MiB`.
+pub(crate) fn words(bytes: u64) -> String {
+    let units = [("TiB", 1_u64 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    match units.into_iter().find(|(_, factor)| bytes >= *factor) {
+        Some((unit, factor)) if bytes % factor == 0 => format!("{} {unit}", bytes / factor),
+        Some((unit, factor)) => {
+            let tenths = u128::from(bytes) * 10 / u128::from(factor);
+            format!("{}.{} {unit}", tenths / 10, tenths % 10)
+        }
+        None => format!("{bytes} bytes"),
+    }
+}
+
 impl ByteSize {
     /// Reads a whole number and a unit. Why not, to follow the text itself, otherwise.
     pub(crate) fn parse(text: &str) -> Result<Self, &'static str> {

@@ -67,6 +67,7 @@ fn what_was_written_is_there_in_another_process() {
         event(EventKind::StageFinished {
             stage: stage("build"),
             state: StageState::Failed { step: Some(1), cause: Cause::Signal { signal: 9 } },
+            allowed: false,
             log_bytes: 12,
             duration: Duration::from_millis(20),
             usage: Usage { user_cpu: Duration::from_micros(7), ..Usage::default() },

@@ -198,6 +198,7 @@ impl Writer {
             self.event(now(EventKind::StageFinished {
                 stage,
                 state: StageState::NotReached { because: None },
+                allowed: false,
                 log_bytes,
                 duration: Duration::ZERO,
                 usage: Usage::default(),

@@ -55,6 +55,7 @@ impl Job {
         self.tell(EventKind::StageFinished {
             stage: stage(name),
             state: StageState::Passed,
+            allowed: false,
             log_bytes: self.written,
             duration: Duration::ZERO,
             usage: Usage::default(),
@@ -105,7 +106,7 @@ impl Runner for FakeRunner {
         let plan = Plan { commit: Some("c0ffee".into()), image: "i:1".into(), stages: vec![stage("build")] };
         items.send(event(EventKind::JobStarted)).await.unwrap();
         let (image, stages) = (plan.image.clone(), plan.stages.clone());
-        items.send(event(EventKind::Planned { image, stages })).await.unwrap();
+        items.send(event(EventKind::Planned { image, stages, services: Vec::new() })).await.unwrap();
         Ok(Ready { plan, prepared: request })
     }
 

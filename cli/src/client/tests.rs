@@ -208,7 +208,17 @@ fn step(seq: u64, step: u32, offset: u64) -> BuildEvent {
 
 fn stage_end(seq: u64, state: StageState) -> BuildEvent {
     let (duration, usage) = (Duration::from_secs(1), Usage::default());
-    job(seq, EventKind::StageFinished { stage: stage(), state, log_bytes: LOG.len() as u64, duration, usage })
+    job(
+        seq,
+        EventKind::StageFinished {
+            stage: stage(),
+            state,
+            allowed: false,
+            log_bytes: LOG.len() as u64,
+            duration,
+            usage,
+        },
+    )
 }
 
 fn whole_story() -> World {

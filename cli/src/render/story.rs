@@ -113,7 +113,7 @@ impl Story {
             return lines;
         }
         let stage = match outcome {
-            Outcome::Failed { stage, .. } | Outcome::Oom { stage } => Some(stage),
+            Outcome::Failed { stage, .. } | Outcome::Oom { stage, .. } => Some(stage),
             Outcome::TimedOut { stage, .. } => stage.as_ref(),
             _ => None,
         };

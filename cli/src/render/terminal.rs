@@ -235,7 +235,16 @@ impl<O: Write> Terminal<O> {
                 self.line(&format!("{warn}warning:{warn:#} {}", sanitize_lines(message)));
             }
             EventKind::PullProgress { image, current, total } => self.pulling(image, *current, *total, at),
+            EventKind::SourceReady { .. } => self.phase("the source is here", at),
+            EventKind::ServiceReady { service, .. } => {
+                self.phase(format!("service {} is ready", sanitize(service)), at);
+            }
             EventKind::ContainerReady { .. } => self.phase("container is ready", at),
+            EventKind::StageRetried { stage, attempt, attempts, .. } => {
+                self.end_line(stage);
+                let tries = format!("try {attempt} of {attempts} failed, another one follows");
+                self.line(&format!("{warn}{}: {tries}{warn:#}", sanitize(stage)));
+            }
             EventKind::StageStarted { stage } => {
                 self.line(&format!("{strong}▸ {}{strong:#}", sanitize(stage)));
             }

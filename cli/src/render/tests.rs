@@ -38,7 +38,7 @@ fn step(stage: &str, step: u32, command: &str, offset: u64) -> Entry {
 fn finished(stage: &str, state: StageState, log_bytes: u64) -> Entry {
     let duration = Duration::from_secs(if log_bytes == 0 { 0 } else { 62 });
     let usage = Usage::default();
-    event(EventKind::StageFinished { stage: name(stage), state, log_bytes, duration, usage })
+    event(EventKind::StageFinished { stage: name(stage), state, allowed: false, log_bytes, duration, usage })
 }
 
 fn failure() -> Outcome {
@@ -58,6 +58,7 @@ fn story() -> Vec<Entry> {
         event(EventKind::Planned {
             image: "busybox:1".to_owned(),
             stages: vec![name("build"), name("test"), name("deploy")],
+            services: Vec::new(),
         }),
         event(EventKind::Warning { message: "stage `lint` is not listed".to_owned() }),
         event(EventKind::PullProgress {
@@ -65,7 +66,13 @@ fn story() -> Vec<Entry> {
             current: 1_200_000,
             total: 2_000_000,
         }),
-        event(EventKind::ContainerReady { image: "busybox:1".to_owned(), image_id: "sha256:12".to_owned() }),
+        event(EventKind::ContainerReady {
+            stage: None,
+            image: "busybox:1".to_owned(),
+            image_id: "sha256:12".to_owned(),
+            pull: Duration::ZERO,
+            start: Duration::ZERO,
+        }),
         event(EventKind::StageStarted { stage: name("build") }),
         step("build", 0, "make all", 0),
         output("build", 0, "first\nsecond \x1b[31mred\x1b[0m\x1b[2J\n10%\r20%"),

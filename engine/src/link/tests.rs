@@ -128,6 +128,9 @@ async fn a_stage_that_ended_does_not_live_again() {
         user_cpu: Duration::ZERO,
         system_cpu: Duration::ZERO,
         max_rss: 0,
+        oom_kills: 0,
+        peak_memory: None,
+        network: None,
     };
     let mut board = Board::default();
     note(&mut board, StageStatus { end: Some(end), ..status(0, 5) }, &bounds(1));
@@ -196,6 +199,9 @@ fn a_report_is_not_believed_beyond_what_can_be() {
             user_cpu: Duration::MAX,
             system_cpu: Duration::MAX,
             max_rss: u64::MAX,
+            oom_kills: 0,
+            peak_memory: None,
+            network: None,
         }),
     };
     let reason = "x\u{1b}]0;title\u{7}".repeat(1 << 20);

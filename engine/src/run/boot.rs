@@ -181,7 +181,8 @@ impl Run<'_> {
             self.give_workspace(booted, user).await?;
         }
         let (image, image_id) = (self.prepared.plan.image.clone(), booted.image.id.clone());
-        self.feed.event(EventKind::ContainerReady { image, image_id }).await;
+        let (pull, start) = (Duration::ZERO, Duration::ZERO);
+        self.feed.event(EventKind::ContainerReady { stage: None, image, image_id, pull, start }).await;
         Ok(())
     }
 

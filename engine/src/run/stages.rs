@@ -80,6 +80,7 @@ impl Run<'_> {
             .event(EventKind::StageFinished {
                 stage: stage.name.clone(),
                 state: verdict.state.clone(),
+                allowed: false,
                 log_bytes,
                 duration,
                 usage,
@@ -169,7 +170,14 @@ impl Run<'_> {
 fn used(ending: &Ending, begin: Instant) -> (Duration, Usage) {
     match ending {
         Ending::Reported(end) => {
-            let usage = Usage { user_cpu: end.user_cpu, system_cpu: end.system_cpu, max_rss: end.max_rss };
+            let usage = Usage {
+                user_cpu: end.user_cpu,
+                system_cpu: end.system_cpu,
+                max_rss: end.max_rss,
+                peak_memory: end.peak_memory,
+                network_received: end.network.map(|network| network.received),
+                network_sent: end.network.map(|network| network.sent),
+            };
             (end.duration, usage)
         }
         _ => (begin.elapsed(), Usage::default()),

@@ -58,6 +58,9 @@ impl Stage {
             user_cpu: Duration::ZERO,
             system_cpu: Duration::ZERO,
             max_rss: 0,
+            oom_kills: 0,
+            peak_memory: None,
+            network: None,
         });
         self.report();
     }

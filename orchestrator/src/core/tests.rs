@@ -46,6 +46,7 @@ pub(crate) fn story() -> Vec<Event> {
         EventKind::StageFinished {
             stage,
             state: StageState::Passed,
+            allowed: false,
             log_bytes: 0,
             duration: Duration::ZERO,
             usage: Usage::default(),

@@ -315,7 +315,11 @@ pub(crate) fn begin() -> Vec<Kind> {
     use pb::job_event as event;
     vec![
         Kind::JobStarted(event::JobStarted {}),
-        Kind::Planned(event::Planned { image: "busybox".into(), stages: vec!["test".into()] }),
+        Kind::Planned(event::Planned {
+            image: "busybox".into(),
+            stages: vec!["test".into()],
+            services: Vec::new(),
+        }),
         Kind::PullProgress(event::PullProgress { image: "busybox".into(), current: 1, total: 2 }),
         Kind::StageStarted(event::StageStarted { stage: "test".into() }),
         Kind::StepStarted(event::StepStarted {
@@ -335,6 +339,7 @@ pub(crate) fn end(log_bytes: u64) -> Vec<Kind> {
         Kind::StageFinished(event::StageFinished {
             stage: "test".into(),
             state: Some(pb::StageState { state: Some(passed) }),
+            allowed: false,
             log_bytes,
             duration: Some(prost_types::Duration { seconds: 1, nanos: 0 }),
             usage: None,

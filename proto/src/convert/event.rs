@@ -14,11 +14,14 @@ use crate::{
 
 impl From<Usage> for pb::Usage {
     fn from(usage: Usage) -> Self {
-        let Usage { user_cpu, system_cpu, max_rss } = usage;
+        let Usage { user_cpu, system_cpu, max_rss, peak_memory, network_received, network_sent } = usage;
         Self {
             user_cpu: Some(duration_to_pb(user_cpu)),
             system_cpu: Some(duration_to_pb(system_cpu)),
             max_rss,
+            peak_memory,
+            network_received,
+            network_sent,
         }
     }
 }
@@ -27,11 +30,14 @@ impl TryFrom<pb::Usage> for Usage {
     type Error = Invalid;
     fn try_from(usage: pb::Usage) -> Result<Self, Invalid> {
         const USAGE: Message = Message("Usage");
-        let pb::Usage { user_cpu, system_cpu, max_rss } = usage;
+        let pb::Usage { user_cpu, system_cpu, max_rss, peak_memory, network_received, network_sent } = usage;
         Ok(Self {
             user_cpu: elapsed_from_pb(USAGE.field("user_cpu"), user_cpu)?,
             system_cpu: elapsed_from_pb(USAGE.field("system_cpu"), system_cpu)?,
             max_rss,
+            peak_memory,
+            network_received,
+            network_sent,
         })
     }
 }
@@ -81,9 +87,13 @@ impl From<EventKind> for job_event::Event {
                     tag: tag.unwrap_or_default(),
                 })
             }
-            EventKind::Planned { image, stages } => Self::Planned(job_event::Planned {
+            EventKind::SourceReady { took } => {
+                Self::SourceReady(job_event::SourceReady { took: Some(duration_to_pb(took)) })
+            }
+            EventKind::Planned { image, stages, services } => Self::Planned(job_event::Planned {
                 image: clip(image, MAX_NAME),
                 stages: stages.into_iter().map(String::from).collect(),
+                services,
             }),
             EventKind::Warning { message } => {
                 Self::Warning(job_event::Warning { message: outgoing(message) })
@@ -92,9 +102,22 @@ impl From<EventKind> for job_event::Event {
                 let image = clip(image, MAX_NAME);
                 Self::PullProgress(job_event::PullProgress { image, current, total })
             }
-            EventKind::ContainerReady { image, image_id } => {
-                let image = clip(image, MAX_NAME);
-                Self::ContainerReady(job_event::ContainerReady { image, image_id })
+            EventKind::ContainerReady { stage, image, image_id, pull, start } => {
+                Self::ContainerReady(job_event::ContainerReady {
+                    image: clip(image, MAX_NAME),
+                    image_id,
+                    stage: stage.map(String::from).unwrap_or_default(),
+                    pull: Some(duration_to_pb(pull)),
+                    start: Some(duration_to_pb(start)),
+                })
+            }
+            EventKind::ServiceReady { service, image, image_id, took } => {
+                Self::ServiceReady(job_event::ServiceReady {
+                    service,
+                    image: clip(image, MAX_NAME),
+                    image_id,
+                    took: Some(duration_to_pb(took)),
+                })
             }
             EventKind::StageStarted { stage } => {
                 Self::StageStarted(job_event::StageStarted { stage: stage.into() })
@@ -103,10 +126,21 @@ impl From<EventKind> for job_event::Event {
                 let command = outgoing(command);
                 Self::StepStarted(job_event::StepStarted { stage: stage.into(), step, command, offset })
             }
-            EventKind::StageFinished { stage, state, log_bytes, duration, usage } => {
+            EventKind::StageRetried { stage, attempt, attempts, state, log_bytes, pause } => {
+                Self::StageRetried(job_event::StageRetried {
+                    stage: stage.into(),
+                    attempt,
+                    attempts,
+                    state: Some(state.into()),
+                    log_bytes,
+                    pause: Some(duration_to_pb(pause)),
+                })
+            }
+            EventKind::StageFinished { stage, state, allowed, log_bytes, duration, usage } => {
                 Self::StageFinished(job_event::StageFinished {
                     stage: stage.into(),
                     state: Some(state.into()),
+                    allowed,
                     log_bytes,
                     duration: Some(duration_to_pb(duration)),
                     usage: Some(usage.into()),
@@ -138,12 +172,13 @@ impl TryFrom<job_event::Event> for EventKind {
                 let image = Message("JobEvent.PullProgress").field("image").line(image, MAX_NAME)?;
                 Ok(Self::PullProgress { image, current, total })
             }
-            job_event::Event::ContainerReady(job_event::ContainerReady { image, image_id }) => {
-                const READY: Message = Message("JobEvent.ContainerReady");
-                let image = READY.field("image").line(image, MAX_NAME)?;
-                let image_id = READY.field("image_id").text(image_id, MAX_NAME)?;
-                Ok(Self::ContainerReady { image, image_id })
+            job_event::Event::SourceReady(job_event::SourceReady { took }) => {
+                let took = elapsed_from_pb(Message("JobEvent.SourceReady").field("took"), took)?;
+                Ok(Self::SourceReady { took })
             }
+            job_event::Event::ContainerReady(event) => container_ready(event),
+            job_event::Event::ServiceReady(event) => service_ready(event),
+            job_event::Event::StageRetried(event) => stage_retried(event),
             job_event::Event::StageStarted(job_event::StageStarted { stage }) => {
                 let stage = Message("JobEvent.StageStarted").field("stage").stage(stage)?;
                 Ok(Self::StageStarted { stage })
@@ -167,14 +202,56 @@ fn source_resolved(event: job_event::SourceResolved) -> Result<EventKind, Invali
 
 fn planned(event: job_event::Planned) -> Result<EventKind, Invalid> {
     const PLANNED: Message = Message("JobEvent.Planned");
-    let job_event::Planned { image, stages } = event;
+    let job_event::Planned { image, stages, services } = event;
     PLANNED.field("stages").at_most(stages.len(), MAX_STAGES)?;
+    PLANNED.field("services").at_most(services.len(), MAX_STAGES)?;
     Ok(EventKind::Planned {
         image: PLANNED.field("image").line(image, MAX_NAME)?,
         stages: stages
             .into_iter()
             .map(|stage| PLANNED.field("stages").stage(stage))
             .collect::<Result<_, _>>()?,
+        services: services
+            .into_iter()
+            .map(|service| PLANNED.field("services").line(service, MAX_NAME))
+            .collect::<Result<_, _>>()?,
+    })
+}
+
+fn container_ready(event: job_event::ContainerReady) -> Result<EventKind, Invalid> {
+    const READY: Message = Message("JobEvent.ContainerReady");
+    let job_event::ContainerReady { image, image_id, stage, pull, start } = event;
+    let stage = (!stage.is_empty()).then(|| READY.field("stage").stage(stage)).transpose()?;
+    Ok(EventKind::ContainerReady {
+        stage,
+        image: READY.field("image").line(image, MAX_NAME)?,
+        image_id: READY.field("image_id").text(image_id, MAX_NAME)?,
+        pull: elapsed_from_pb(READY.field("pull"), pull)?,
+        start: elapsed_from_pb(READY.field("start"), start)?,
+    })
+}
+
+fn service_ready(event: job_event::ServiceReady) -> Result<EventKind, Invalid> {
+    const READY: Message = Message("JobEvent.ServiceReady");
+    let job_event::ServiceReady { service, image, image_id, took } = event;
+    Ok(EventKind::ServiceReady {
+        service: READY.field("service").line(service, MAX_NAME)?,
+        image: READY.field("image").line(image, MAX_NAME)?,
+        image_id: READY.field("image_id").text(image_id, MAX_NAME)?,
+        took: elapsed_from_pb(READY.field("took"), took)?,
+    })
+}
+
+fn stage_retried(event: job_event::StageRetried) -> Result<EventKind, Invalid> {
+    const RETRIED: Message = Message("JobEvent.StageRetried");
+    let job_event::StageRetried { stage, attempt, attempts, state, log_bytes, pause } = event;
+    Ok(EventKind::StageRetried {
+        stage: RETRIED.field("stage").stage(stage)?,
+        attempt,
+        attempts,
+        state: RETRIED.field("state").require(state)?.try_into()?,
+        log_bytes,
+        pause: elapsed_from_pb(RETRIED.field("pause"), pause)?,
     })
 }
 
@@ -191,10 +268,11 @@ fn step_started(event: job_event::StepStarted) -> Result<EventKind, Invalid> {
 
 fn stage_finished(event: job_event::StageFinished) -> Result<EventKind, Invalid> {
     const FINISHED: Message = Message("JobEvent.StageFinished");
-    let job_event::StageFinished { stage, state, log_bytes, duration, usage } = event;
+    let job_event::StageFinished { stage, state, log_bytes, duration, usage, allowed } = event;
     Ok(EventKind::StageFinished {
         stage: FINISHED.field("stage").stage(stage)?,
         state: FINISHED.field("state").require(state)?.try_into()?,
+        allowed,
         log_bytes,
         duration: elapsed_from_pb(FINISHED.field("duration"), duration)?,
         usage: usage.map_or(Ok(Usage::default()), Usage::try_from)?,

@@ -51,7 +51,9 @@ impl From<Outcome> for pb::Outcome {
             Outcome::Failed { stage, step, cause } => {
                 outcome::Outcome::Failed(Failed { stage: stage.into(), step, cause: Some(cause.into()) })
             }
-            Outcome::Oom { stage } => outcome::Outcome::Oom(Oom { stage: stage.into() }),
+            Outcome::Oom { stage, peak, limit } => {
+                outcome::Outcome::Oom(Oom { stage: stage.into(), peak, limit })
+            }
             Outcome::TimedOut { stage, limit } => outcome::Outcome::TimedOut(TimedOut {
                 stage: stage.map(String::from).unwrap_or_default(),
                 limit: Some(duration_to_pb(limit)),
@@ -80,8 +82,8 @@ impl TryFrom<pb::Outcome> for Outcome {
             outcome::Outcome::Passed(outcome::Plain {}) => Self::Passed,
             outcome::Outcome::Skipped(outcome::Plain {}) => Self::Skipped,
             outcome::Outcome::Failed(failed) => failed_from_pb(failed)?,
-            outcome::Outcome::Oom(outcome::Oom { stage }) => {
-                Self::Oom { stage: Message("Outcome.Oom").field("stage").stage(stage)? }
+            outcome::Outcome::Oom(outcome::Oom { stage, peak, limit }) => {
+                Self::Oom { stage: Message("Outcome.Oom").field("stage").stage(stage)?, peak, limit }
             }
             outcome::Outcome::TimedOut(timed_out) => timed_out_from_pb(timed_out)?,
             outcome::Outcome::Canceled(outcome::Canceled { by }) => {

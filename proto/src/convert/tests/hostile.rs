@@ -190,7 +190,7 @@ fn outcomes_must_be_complete() {
         ("Outcome.Failed.stage", Some(failed("", Some(Cause::ContainerDied.into())))),
         ("Outcome.Failed.stage", Some(failed("../x", Some(Cause::ContainerDied.into())))),
         ("Outcome.Failed.cause", Some(failed("test", None))),
-        ("Outcome.Oom.stage", Some(O::Oom(Oom { stage: "a\nb".into() }))),
+        ("Outcome.Oom.stage", Some(O::Oom(Oom { stage: "a\nb".into(), ..Oom::default() }))),
         ("Outcome.TimedOut.limit", Some(O::TimedOut(TimedOut { stage: String::new(), limit: None }))),
         ("Outcome.Expired.limit", Some(O::Expired(Expired { limit: None }))),
         ("Outcome.Fault.message", Some(O::Internal(Fault { message: "x".repeat(MAX_TEXT + 1) }))),
@@ -216,9 +216,15 @@ fn a_long_message_is_clipped_at_a_character_and_comes_in() {
 fn the_name_of_an_image_that_is_too_long_is_clipped_on_its_way_out() {
     let image = || "x".repeat(100_000);
     for kind in [
-        EventKind::Planned { image: image(), stages: Vec::new() },
+        EventKind::Planned { image: image(), stages: Vec::new(), services: Vec::new() },
         EventKind::PullProgress { image: image(), current: 1, total: 2 },
-        EventKind::ContainerReady { image: image(), image_id: "sha256:0".into() },
+        EventKind::ContainerReady {
+            stage: None,
+            image: image(),
+            image_id: "sha256:0".into(),
+            pull: Duration::ZERO,
+            start: Duration::ZERO,
+        },
     ] {
         let event = pb::JobEvent::from(Event { at: Timestamp::UNIX_EPOCH, kind });
         assert!(Event::try_from(event).is_ok());
@@ -236,7 +242,10 @@ fn events_must_be_complete() {
         ("JobEvent.SourceResolved.commit", {
             Some(E::SourceResolved(SourceResolved { commit: "x".into(), ..SourceResolved::default() }))
         }),
-        ("JobEvent.Planned.stages", Some(E::Planned(Planned { image: "i".into(), stages: many }))),
+        (
+            "JobEvent.Planned.stages",
+            Some(E::Planned(Planned { image: "i".into(), stages: many, services: Vec::new() })),
+        ),
         ("JobEvent.Planned.image", Some(E::Planned(Planned::default()))),
         ("JobEvent.StageStarted.stage", Some(E::StageStarted(StageStarted { stage: "/".into() }))),
         ("JobEvent.StageFinished.state", {

@@ -80,7 +80,8 @@ fn outcome() -> impl Strategy<Value = Outcome> {
         Just(Outcome::Passed),
         Just(Outcome::Skipped),
         failed.prop_map(|(stage, step, cause)| Outcome::Failed { stage, step, cause }),
-        stage_name().prop_map(|stage| Outcome::Oom { stage }),
+        (stage_name(), option::of(any::<u64>()), option::of(any::<u64>()))
+            .prop_map(|(stage, peak, limit)| Outcome::Oom { stage, peak, limit }),
         (option::of(stage_name()), duration()).prop_map(|(stage, limit)| Outcome::TimedOut { stage, limit }),
         text().prop_map(|by| Outcome::Canceled { by }),
         any::<u64>().prop_map(|by| Outcome::Superseded { by }),
@@ -107,21 +108,53 @@ fn stage_state() -> impl Strategy<Value = StageState> {
 }
 
 fn usage() -> impl Strategy<Value = Usage> {
-    (duration(), duration(), any::<u64>()).prop_map(|(user_cpu, system_cpu, max_rss)| Usage {
-        user_cpu,
-        system_cpu,
-        max_rss,
-    })
+    let maybe = || option::of(any::<u64>());
+    (duration(), duration(), any::<u64>(), maybe(), maybe(), maybe()).prop_map(
+        |(user_cpu, system_cpu, max_rss, peak_memory, network_received, network_sent)| Usage {
+            user_cpu,
+            system_cpu,
+            max_rss,
+            peak_memory,
+            network_received,
+            network_sent,
+        },
+    )
 }
 
 fn stage_finished() -> impl Strategy<Value = EventKind> {
-    (stage_name(), stage_state(), any::<u64>(), duration(), usage()).prop_map(
-        |(stage, state, log_bytes, duration, usage)| EventKind::StageFinished {
+    (stage_name(), stage_state(), any::<bool>(), any::<u64>(), duration(), usage()).prop_map(
+        |(stage, state, allowed, log_bytes, duration, usage)| EventKind::StageFinished {
             stage,
             state,
+            allowed,
             log_bytes,
             duration,
             usage,
+        },
+    )
+}
+
+fn stage_retried() -> impl Strategy<Value = EventKind> {
+    (stage_name(), any::<u32>(), any::<u32>(), stage_state(), any::<u64>(), duration()).prop_map(
+        |(stage, attempt, attempts, state, log_bytes, pause)| EventKind::StageRetried {
+            stage,
+            attempt,
+            attempts,
+            state,
+            log_bytes,
+            pause,
+        },
+    )
+}
+
+fn container_ready() -> impl Strategy<Value = EventKind> {
+    (option::of(stage_name()), line(), line(), duration(), duration()).prop_map(
+        |(stage, image, image_id, pull, start)| EventKind::ContainerReady {
+            stage,
+            image,
+            image_id,
+            pull,
+            start,
         },
     )
 }
@@ -131,14 +164,20 @@ fn event_kind() -> impl Strategy<Value = EventKind> {
         Just(EventKind::JobStarted),
         (option::of(commit()), option::of(line()), option::of(line()))
             .prop_map(|(commit, branch, tag)| EventKind::SourceResolved { commit, branch, tag }),
-        (line(), vec(stage_name(), 0..5)).prop_map(|(image, stages)| EventKind::Planned { image, stages }),
+        duration().prop_map(|took| EventKind::SourceReady { took }),
+        (line(), vec(stage_name(), 0..5), vec(line(), 0..3))
+            .prop_map(|(image, stages, services)| EventKind::Planned { image, stages, services }),
         text().prop_map(|message| EventKind::Warning { message }),
         (line(), any::<u64>(), any::<u64>()).prop_map(|(image, current, total)| EventKind::PullProgress {
             image,
             current,
             total
         }),
-        (line(), line()).prop_map(|(image, image_id)| EventKind::ContainerReady { image, image_id }),
+        container_ready(),
+        (line(), line(), line(), duration()).prop_map(|(service, image, image_id, took)| {
+            EventKind::ServiceReady { service, image, image_id, took }
+        }),
+        stage_retried(),
         stage_name().prop_map(|stage| EventKind::StageStarted { stage }),
         (stage_name(), any::<u32>(), text(), any::<u64>()).prop_map(|(stage, step, command, offset)| {
             EventKind::StepStarted { stage, step, command, offset }
