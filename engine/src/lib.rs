@@ -31,6 +31,7 @@ mod prepare;
 mod reaper;
 mod run;
 mod run_folder;
+mod services;
 pub mod source;
 mod verdict;
 mod watch;

@@ -99,7 +99,8 @@ impl Launch {
         let shell = spec.shell.first().filter(|shell| !shell.is_empty()).ok_or("no shell is named")?;
         let path = spec.environment.get("PATH").map_or(DEFAULT_PATH, String::as_str);
         let programs = candidates(shell, path).into_iter().map(|program| text("the shell", program));
-        let arguments = spec.shell.iter().cloned().chain([script]).map(|word| text("the shell", word));
+        let script = (!spec.script.is_empty()).then_some(script);
+        let arguments = spec.shell.iter().cloned().chain(script).map(|word| text("the shell", word));
         Ok(Self {
             programs: programs.collect::<Result<_, _>>()?,
             arguments: arguments.collect::<Result<_, _>>()?,

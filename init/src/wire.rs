@@ -110,9 +110,10 @@ pub struct StageSpec {
     /// files in the control directory are `<number>.log`, `<number>.times`, `<number>.sh` and
     /// `<number>.env`, an empty file that belongs to the stage's user, for values that it hands on.
     pub stage: u32,
-    /// The shell and its options; the script's path is added as the last argument.
+    /// The shell and its options; the script's path is added as the last argument. Without a script:
+    /// the program to run and all its arguments.
     pub shell: Vec<String>,
-    /// The entries; each is a step.
+    /// The entries; each is a step. Empty: no script, a program.
     pub script: Vec<String>,
     /// The whole environment. `HOME` is set from the user's entry in `/etc/passwd` where it is missing.
     pub environment: BTreeMap<String, String>,

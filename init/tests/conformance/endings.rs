@@ -220,3 +220,11 @@ fn a_dead_mans_time_ends_the_container_and_a_sign_of_life_puts_it_off() {
     assert_eq!(container.exit_code(), Some(0));
     assert!(begin.elapsed() >= time + Duration::from_millis(1500), "{:?}", begin.elapsed());
 }
+
+#[test]
+fn without_a_script_the_program_runs_as_it_is() {
+    let mut container = Container::new(BUSYBOX);
+    let program = ["printf", "%s|", "a b", "$HOME", ""].map(str::to_owned).to_vec();
+    let done = container.run(StageSpec { shell: program, ..stage(&[]) });
+    assert_eq!((done.log.as_slice(), &done.end.cause), (&b"a b|$HOME||"[..], &EndCause::Exit(0)));
+}
