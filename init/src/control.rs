@@ -40,15 +40,24 @@ impl Control {
 
     /// A new, empty file that everybody may read.
     pub(crate) fn create(&self, stage: u32, kind: &str) -> Result<File, String> {
-        let name = format!("{stage}.{kind}");
+        self.file(&format!("{stage}.{kind}"))
+            .map_err(|error| format!("make {}: {error}", self.path(stage, kind)))
+    }
+
+    /// The same for somebody to write to. Everybody may read it, since an engine need not be root.
+    pub(crate) fn create_for(&self, stage: u32, kind: &str, uid: u32, gid: u32) -> Result<(), String> {
+        self.file(&format!("{stage}.{kind}"))
+            .and_then(|file| crate::sys::own_descriptor(&file, uid, gid))
+            .map_err(|error| format!("make {}: {error}", self.path(stage, kind)))
+    }
+
+    fn file(&self, name: &str) -> io::Result<File> {
+        self.clear(name)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(0o644);
-        self.clear(&name)
-            .and_then(|()| Ok(rustix::fs::openat(&self.directory, &name, flags, mode)?))
-            .and_then(|file| {
-                rustix::fs::fchmod(&file, mode).map(|()| File::from(file)).map_err(io::Error::from)
-            })
-            .map_err(|error| format!("make {}: {error}", self.path(stage, kind)))
+        let file = rustix::fs::openat(&self.directory, name, flags, mode)?;
+        rustix::fs::fchmod(&file, mode)?;
+        Ok(File::from(file))
     }
 
     /// The FIFOs of a stage's script, `<stage>.step` and `<stage>.go`, for one user alone.

@@ -6,6 +6,7 @@
 
 mod clock;
 mod control;
+mod gauges;
 mod launch;
 mod line_reader;
 mod link;

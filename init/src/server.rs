@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    rc::Rc,
     time::Duration,
 };
 
@@ -17,6 +18,7 @@ use rustix::{
 use crate::{
     clock,
     control::Control,
+    gauges::Gauges,
     link::{Input, Link, Source},
     own,
     processes::{self, Snapshot},
@@ -44,6 +46,7 @@ const KEPT_ANSWERS: usize = 64;
 pub(crate) struct Server {
     settings: Settings,
     control: Control,
+    gauges: Rc<Gauges>,
     link: Link,
     children: OwnedFd,
     world: World,
@@ -134,6 +137,7 @@ impl Server {
         Ok(Self {
             settings,
             control: Control::open(directory).map_err(named(format!("open {directory}")))?,
+            gauges: Rc::new(Gauges::open()),
             link: Link::new().map_err(named("open standard input and output".into()))?,
             children,
             world: World::default(),
@@ -264,7 +268,7 @@ impl Server {
         if self.world.stages.contains_key(&spec.stage) {
             return self.link.want_stage(spec.stage);
         }
-        self.world.stages.insert(spec.stage, Stage::start(spec, &self.control));
+        self.world.stages.insert(spec.stage, Stage::start(spec, &self.control, &self.gauges));
     }
 
     /// Takes every child that has ended off the kernel's list. False: there is no child at all.

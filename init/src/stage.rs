@@ -9,7 +9,7 @@
 //! A stage that is over may have left processes behind; they live on, and what they print is
 //! dropped.
 
-use std::{collections::BTreeSet, os::fd::OwnedFd, time::Duration};
+use std::{collections::BTreeSet, os::fd::OwnedFd, rc::Rc, time::Duration};
 
 use buildr_init::wire::{EndCause, StageEnd, StageSpec, StageStatus};
 use rustix::{
@@ -20,6 +20,7 @@ use rustix::{
 use crate::{
     clock,
     control::{Control, Fifos},
+    gauges::{Gauges, Meter},
     launch::{Launch, Word},
     line_reader::LineReader,
     log::{Appended, Log},
@@ -58,6 +59,7 @@ pub(crate) struct Stage {
     words: Option<LineReader>,
     marks: Option<Marks>,
     started: Duration,
+    meter: Meter,
     cannot_start: Option<EndCause>,
     shell_end: Option<(ProcessEnd, Usage)>,
     ending: Option<Ending>,
@@ -106,8 +108,8 @@ pub(crate) enum Part {
 
 impl Stage {
     /// Starts a stage. Where that fails, the stage is over at once.
-    pub(crate) fn start(spec: &StageSpec, control: &Control) -> Self {
-        let mut stage = Self::new(spec);
+    pub(crate) fn start(spec: &StageSpec, control: &Control, gauges: &Rc<Gauges>) -> Self {
+        let mut stage = Self::new(spec, Meter::start(gauges));
         if let Err(reason) = stage.launch(spec, control) {
             stage.marks = None;
             stage.output = None;
@@ -117,7 +119,7 @@ impl Stage {
         stage
     }
 
-    fn new(spec: &StageSpec) -> Self {
+    fn new(spec: &StageSpec, meter: Meter) -> Self {
         Self {
             status: StageStatus { stage: spec.stage, log_bytes: 0, steps: Vec::new(), end: None },
             supervisor: None,
@@ -128,6 +130,7 @@ impl Stage {
             words: None,
             marks: None,
             started: clock::now(),
+            meter,
             cannot_start: None,
             shell_end: None,
             ending: None,
@@ -140,12 +143,13 @@ impl Stage {
         let (data, times) = (control.create(number, "log")?, control.create(number, "times")?);
         self.log = Some(Log::new(data, times, spec.log_limit));
         let identity = user::resolve(&spec.user)?;
-        let Fifos { step, go } = control.fifos(number, identity.uid, identity.gid)?;
+        let (uid, gid) = (identity.uid, identity.gid);
+        let Fifos { step, go } = control.fifos(number, uid, gid)?;
+        control.create_for(number, "env", uid, gid)?;
         let text = script::generate(&spec.script, &control.path(number, "step"), &control.path(number, "go"));
         let file = control.create(number, "sh")?;
         std::io::Write::write_all(&mut &file, text.as_bytes())
             .map_err(|error| format!("write the script: {error}"))?;
-        let (uid, gid) = (identity.uid, identity.gid);
         let launch = Launch::prepare(spec, identity, control.path(number, "sh"))?;
         let name = |error: Errno| format!("make a pipe: {error}");
         let (output, into_output) = pipe_with(PipeFlags::CLOEXEC).map_err(name)?;
@@ -415,6 +419,7 @@ impl Stage {
             ProcessEnd::Exit(code) => EndCause::Exit(code),
             ProcessEnd::Signal(signal) => EndCause::Signal(signal),
         };
+        let used = self.meter.read();
         self.status.end = Some(StageEnd {
             cause: forced.or(self.cannot_start.take()).unwrap_or(own),
             stopped,
@@ -422,9 +427,9 @@ impl Stage {
             user_cpu: usage.user,
             system_cpu: usage.system,
             max_rss: usage.max_rss,
-            oom_kills: 0,
-            peak_memory: None,
-            network: None,
+            oom_kills: used.oom_kills,
+            peak_memory: used.peak_memory,
+            network: used.network,
         });
         self.log = None;
         self.marks = None;

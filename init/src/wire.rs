@@ -186,8 +186,8 @@ pub struct StageEnd {
     /// How many processes of the container the kernel ended for want of memory while it ran.
     #[serde(default)]
     pub oom_kills: u64,
-    /// The most memory that the container had in use while it ran, in bytes; none where the cgroup
-    /// cannot be read.
+    /// The most memory that the container had in use so far, in bytes; none where the cgroup cannot be
+    /// read.
     #[serde(default)]
     pub peak_memory: Option<u64>,
     /// What went through the container's network while it ran; none where it cannot be read.

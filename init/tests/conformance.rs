@@ -13,3 +13,5 @@ mod files;
 mod protocol;
 #[path = "conformance/shells.rs"]
 mod shells;
+#[path = "conformance/usage.rs"]
+mod usage;

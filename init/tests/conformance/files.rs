@@ -5,7 +5,7 @@ use std::{
     os::unix::fs::{MetadataExt, PermissionsExt, symlink},
 };
 
-use buildr_init::wire::{EndCause, HandBack, NewOwner, Order, Owner, Report, Settings};
+use buildr_init::wire::{EndCause, HandBack, NewOwner, Order, Owner, Report, Settings, StageSpec};
 
 use crate::container::{BUSYBOX, Container, settings, stage};
 
@@ -42,6 +42,24 @@ fn a_way_that_cannot_be_cleared_is_an_error() {
         matches!(&done.end.cause, EndCause::CannotStart { reason, .. } if reason.contains("0.log")),
         "{done:?}"
     );
+}
+
+#[test]
+fn a_stage_has_an_empty_file_of_its_own_for_values_that_it_hands_on() {
+    let mut container = Container::new(BUSYBOX);
+    let folder = container.folder.path().to_owned();
+    fs::write(folder.join("victim"), "untouched").unwrap();
+    symlink("victim", folder.join("0.env")).unwrap();
+    let spec =
+        stage(&["test ! -s /buildr/0.env", "echo A=1 >> /buildr/0.env", "stat -c '%a %u:%g' /buildr/0.env"]);
+    let done = container.run(StageSpec { user: "dev".into(), ..spec });
+    assert_eq!(done.text(), "644 1000:1000\n");
+    assert_eq!(fs::read_to_string(folder.join("0.env")).unwrap(), "A=1\n");
+    assert_eq!(fs::read_to_string(folder.join("victim")).unwrap(), "untouched");
+    let other = stage(&["! echo B=2 >> /buildr/0.env; echo C=3 >> /buildr/1.env"]);
+    assert_eq!(container.run(StageSpec { user: "4242:77".into(), ..other }).end.cause, EndCause::Exit(0));
+    assert_eq!(fs::read_to_string(folder.join("0.env")).unwrap(), "A=1\n");
+    assert_eq!(fs::read_to_string(folder.join("1.env")).unwrap(), "C=3\n");
 }
 
 #[test]
