@@ -12,7 +12,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use buildr_engine::job::{
     EventFacts, GitReference, GitSource, Identity as JobIdentity, Item, JobRequest, SourceSpec, Stop,
 };
-use buildr_manifest::{Event, EventKind, Outcome};
+use buildr_manifest::{Event, EventKind, Outcome, Pick};
 use buildr_proto::{
     AttemptId, JobId,
     build::{BuildSpec, Reference, Source},
@@ -279,6 +279,7 @@ impl<R: Runner> Shop<R> {
             manifest_path: manifest_path.map(Into::into),
             trigger,
             facts: EventFacts::default(),
+            pick: Pick::Only,
             vars: variables,
             process_environment: self.inheritable.clone(),
             identity: JobIdentity {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
-use buildr_manifest::{Event, JobPlan, Outcome, StageName, Trigger, VarName};
+use buildr_manifest::{Event, JobPlan, Outcome, Pick, Plan, StageName, Trigger, VarName};
 use bytes::Bytes;
 use jiff::Timestamp;
 
@@ -46,6 +46,8 @@ pub struct JobRequest {
     pub trigger: Trigger,
     /// What the event brought, where that is not what git says.
     pub facts: EventFacts,
+    /// Which job of the manifest.
+    pub pick: Pick,
     /// Variables that win over the manifest's.
     pub vars: Vec<(VarName, String)>,
     /// The environment that a manifest may inherit from, already narrowed by the operator.
@@ -118,6 +120,8 @@ pub struct Prepared {
     pub request: JobRequest,
     /// What to run.
     pub plan: JobPlan,
+    /// All jobs of the manifest; who runs a single one needs none of it.
+    pub build: Option<Plan>,
     /// The folder that becomes `/workspace`, absolute.
     pub workspace: PathBuf,
     /// The commit, where there is one.

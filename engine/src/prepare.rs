@@ -3,7 +3,7 @@
 
 use std::{path::Path, sync::Arc, time::Instant};
 
-use buildr_manifest::{EventKind, JobPlan, Outcome, Start};
+use buildr_manifest::{EventKind, JobPlan, Outcome, Pick, Plan, Start};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -59,10 +59,10 @@ async fn begin(
 ) -> Result<Prepared, Outcome> {
     let planned = plan(engine, &request, &folder, feed, stop).await;
     match planned {
-        Ok((project, plan)) => {
+        Ok((project, plan, build)) => {
             let Project { path, commit, branch, tag } = project;
             let claim = Claim::new(folder, since);
-            Ok(Prepared { request, plan, workspace: path, commit, branch, tag, claim })
+            Ok(Prepared { request, plan, build: Some(build), workspace: path, commit, branch, tag, claim })
         }
         Err(outcome) => {
             let removed = blocking(move || folder.remove()).await;
@@ -80,7 +80,7 @@ async fn plan(
     folder: &RunFolder,
     feed: &Feed,
     stop: &StopSignal,
-) -> Result<(Project, JobPlan), Outcome> {
+) -> Result<(Project, JobPlan, Plan), Outcome> {
     let project = bring(engine, request, folder, stop).await?.seen_as(request);
     feed.event(EventKind::SourceResolved {
         commit: project.commit.clone(),
@@ -96,10 +96,10 @@ async fn plan(
     }
     let (theirs, place) = (request.clone(), project.clone());
     let planned = blocking(move || planning::plan(&theirs, place, &file)).await??;
-    let plan = narrow(&planned, feed).await?;
+    let plan = narrow(&planned, &request.pick, feed).await?;
     match stop.by() {
         Some(by) => Err(Outcome::Canceled { by }),
-        None => Ok((project, plan)),
+        None => Ok((project, plan, planned.plan)),
     }
 }
 
@@ -152,7 +152,7 @@ async fn check_out(
 }
 
 /// What the engine is to do of a plan, unless that is nothing.
-async fn narrow(planned: &Planned, feed: &Feed) -> Result<JobPlan, Outcome> {
+async fn narrow(planned: &Planned, pick: &Pick, feed: &Feed) -> Result<JobPlan, Outcome> {
     for diagnostic in &planned.diagnostics {
         feed.warning(diagnostic.render(false)).await;
     }
@@ -162,14 +162,16 @@ async fn narrow(planned: &Planned, feed: &Feed) -> Result<JobPlan, Outcome> {
     if matches!(planned.plan.start, Start::No { .. }) {
         return Err(Outcome::Skipped);
     }
-    let plan = planned.plan.supported().map_err(manifest_error)?;
+    let plan = planned.plan.supported_job(pick).map_err(manifest_error)?;
     feed.event(EventKind::Planned {
         image: plan.image.clone(),
         stages: plan.stages.iter().map(|stage| stage.name.clone()).collect(),
         services: Vec::new(),
     })
     .await;
-    if plan.stages.iter().all(|stage| stage.skip.is_some()) {
+    // The farm has to hear of the other jobs of a matrix, so the first one goes on in any case.
+    let is_alone = *pick != Pick::First || planned.plan.jobs.len() == 1;
+    if is_alone && plan.stages.iter().all(|stage| stage.skip.is_some()) {
         for stage in &plan.stages {
             feed.never_ran(stage, verdict::never_runs(stage, None)).await;
         }

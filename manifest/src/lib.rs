@@ -52,7 +52,7 @@ pub use name::{StageName, VarName};
 pub use outcome::{Cause, Outcome, StageState};
 pub use place::{Keys, Place};
 pub use plan::{
-    Context, Decision, Job, JobPlan, Order, Phase, Plan, PlannedCache, PlannedService, PlannedStage,
+    Context, Decision, Job, JobPlan, Order, Phase, Pick, Plan, PlannedCache, PlannedService, PlannedStage,
     Progress, StagePlan, Start, Trigger, Turn, VarMap, Variables,
 };
 pub use size::{ByteSize, Cpus};

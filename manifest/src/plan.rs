@@ -114,6 +114,18 @@ pub struct Job {
     pub stages: Vec<PlannedStage>,
 }
 
+/// Which job of a plan is meant.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Pick {
+    /// The only one; where there are several, none.
+    #[default]
+    Only,
+    /// The first.
+    First,
+    /// The one whose variables of the matrix are exactly these.
+    Values(BTreeMap<String, String>),
+}
+
 /// A service of one job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -188,6 +200,17 @@ impl Trigger {
     }
 }
 
+impl Plan {
+    /// The job that is meant.
+    pub fn job(&self, pick: &Pick) -> Option<&Job> {
+        match pick {
+            Pick::Only => self.jobs.first().filter(|_| self.jobs.len() == 1),
+            Pick::First => self.jobs.first(),
+            Pick::Values(values) => self.jobs.iter().find(|job| job.has_exactly(values)),
+        }
+    }
+}
+
 impl PlannedStage {
     /// Whether it is to run, now that the stages before it have handed over these variables.
     pub fn decide(&self, handed_over: &VarMap) -> Decision {
@@ -213,6 +236,11 @@ impl PlannedStage {
 }
 
 impl Job {
+    fn has_exactly(&self, values: &BTreeMap<String, String>) -> bool {
+        self.values.len() == values.len()
+            && self.values.iter().all(|(name, value)| values.get(&**name) == Some(value))
+    }
+
     /// The stages that a stage waits for, in order: those of `order`, skipped ones replaced by what
     /// they themselves would wait for.
     pub fn waits_for(&self, order: &Order, stage: usize) -> Vec<usize> {

@@ -11,7 +11,7 @@ use buildr_engine::{
     Config, Engine, Finished,
     job::{EventFacts, GitReference, GitSource, Identity, Item, JobRequest, RunId, SourceSpec, Stop},
 };
-use buildr_manifest::{Cause, FILE_NAMES, Outcome, Trigger};
+use buildr_manifest::{Cause, FILE_NAMES, Outcome, Pick, Trigger};
 use clap::ValueEnum;
 use tokio::{
     sync::{mpsc, watch},
@@ -230,6 +230,7 @@ fn request(args: &Args) -> Result<JobRequest, Error> {
             target: args.target.clone(),
             cron: None,
         },
+        pick: Pick::Only,
         vars: args.vars.iter().map(|Variable(name, value)| (name.clone(), value.clone())).collect(),
         process_environment: environment(),
         identity: Identity::default(),

@@ -90,6 +90,7 @@ impl Project {
             manifest_path: None,
             trigger: Trigger::Local,
             facts: EventFacts::default(),
+            pick: Default::default(),
             vars: Vec::new(),
             process_environment: BTreeMap::new(),
             identity: Identity::default(),

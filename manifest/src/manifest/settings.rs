@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::{ByteSize, Cpus, Environment, Template};
+use serde::{Deserialize, Serialize};
+
+use crate::{ByteSize, Cpus, Environment, Outcome, Template};
 
 /// What reads the entries of a script.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -102,7 +104,8 @@ pub struct Concurrency {
 }
 
 /// What a newer job of a concurrency group does to older ones.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum CancelOlder {
     /// It waits for them.
     #[default]
@@ -124,7 +127,8 @@ pub struct JobRetry {
 }
 
 /// An outcome that is the machinery's fault.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Fault {
     /// [`crate::Outcome::AgentLost`].
     AgentLost,
@@ -142,6 +146,18 @@ impl Fault {
     /// All of them: what `retry` means where it names none.
     pub const ALL: [Self; 5] =
         [Self::AgentLost, Self::SourceError, Self::ImageError, Self::ServiceError, Self::Internal];
+
+    /// The one that an outcome is, where it is one.
+    pub fn of(outcome: &Outcome) -> Option<Self> {
+        match outcome {
+            Outcome::AgentLost { .. } => Some(Self::AgentLost),
+            Outcome::SourceError { .. } => Some(Self::SourceError),
+            Outcome::ImageError { .. } => Some(Self::ImageError),
+            Outcome::ServiceError { .. } => Some(Self::ServiceError),
+            Outcome::Internal { .. } => Some(Self::Internal),
+            _ => None,
+        }
+    }
 
     /// The word for it, that of the outcome.
     pub fn word(self) -> &'static str {

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::{Decision, Job, Plan, PlannedStage, VarMap};
+use super::{Decision, Job, Pick, Plan, PlannedStage, VarMap};
 use crate::{
     Diagnostics, Place, StageName, Status, VarName,
     diagnostic::{Code, Report},
@@ -65,11 +65,17 @@ impl Plan {
     /// The one job of this plan, as the engine carries it out. The errors name all that it can't
     /// carry out yet; of a stage that is skipped nothing needs to be.
     pub fn supported(&self) -> Result<JobPlan, Diagnostics> {
+        self.supported_job(&Pick::Only)
+    }
+
+    /// As [`Plan::supported`], of the job that is meant.
+    pub fn supported_job(&self, pick: &Pick) -> Result<JobPlan, Diagnostics> {
         let source = self.manifest.origin.source();
         let mut report = Report::new(&source);
         self.refuse_settings(&mut report);
-        // More than one job is refused already; the first stands for all.
-        let plan = self.jobs.first().and_then(|job| {
+        self.refuse_matrix(pick, &mut report);
+        // Where none is meant that is refused already; the first stands for all.
+        let plan = self.job(pick).or(self.jobs.first()).and_then(|job| {
             self.refuse_order(job, &mut report);
             job.stages.iter().for_each(|planned| refuse_stage(planned, &mut report));
             self.job_plan(job, &mut report)
@@ -99,10 +105,21 @@ impl Plan {
         for (key, place) in keys.iter().filter(|(key, _)| SETTINGS.contains(key)) {
             refuse(place, &format!("`{key}`"), report);
         }
-        if self.jobs.len() > 1 {
-            refuse(keys.get("matrix").unwrap_or_default(), "a `matrix` of more than one job", report);
-        } else if self.jobs.iter().any(|job| job.allow_failure) {
-            refuse(keys.get("matrix").unwrap_or_default(), "`allow_failure` of a `matrix`", report);
+    }
+
+    fn refuse_matrix(&self, pick: &Pick, report: &mut Report<'_>) {
+        let place = self.manifest.keys.get("matrix").unwrap_or_default();
+        match pick {
+            Pick::Only if self.jobs.len() > 1 => refuse(place, "a `matrix` of more than one job", report),
+            Pick::Only if self.jobs.iter().any(|job| job.allow_failure) => {
+                refuse(place, "`allow_failure` of a `matrix`", report);
+            }
+            Pick::Values(values) if self.job(pick).is_none() => {
+                let wanted: Vec<_> = values.iter().map(|(name, value)| format!("{name}={value}")).collect();
+                let message = format!("no job of the manifest has exactly {}", wanted.join(", "));
+                report.push(report.error(Code::NotSupportedYet, place.0, message));
+            }
+            _ => {}
         }
     }
 

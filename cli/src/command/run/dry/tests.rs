@@ -30,6 +30,7 @@ fn request(folder: &Path, trigger: Trigger, facts: EventFacts) -> JobRequest {
         manifest_path: None,
         trigger,
         facts,
+        pick: Default::default(),
         vars: Vec::new(),
         process_environment: Default::default(),
         identity: Identity::default(),
