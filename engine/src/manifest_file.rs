@@ -7,11 +7,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use buildr_manifest::FILE_NAMES;
+use buildr_manifest::{FILE_NAMES, Outcome};
 use rustix::fs::OFlags;
 
+use crate::{
+    error::chain,
+    source::{Pinned, SourceError},
+};
+
 /// The largest manifest, in bytes.
-const MAX_SIZE: u64 = 1 << 20;
+const MAX_SIZE: usize = 1 << 20;
 
 /// A manifest's text.
 #[derive(Debug, PartialEq, Eq)]
@@ -23,31 +28,66 @@ pub(crate) struct ManifestFile {
     pub(crate) warning: Option<String>,
 }
 
-/// Reads the manifest of `project`: the file `wanted`, or the first of the usual names. An error is
-/// a message for people. Blocks.
+/// Reads the manifest of a folder: the file `wanted`, or the first of the usual names. An error is a
+/// message for people. Blocks.
 pub(crate) fn read(project: &Path, wanted: Option<&Path>) -> Result<ManifestFile, String> {
+    // A folder of that name is no manifest: `.buildr` may be anything.
+    let is_file = |name: &&str| fs::metadata(project.join(name)).is_ok_and(|file| file.is_file());
     let (name, warning) = match wanted {
         Some(path) => (path.to_owned(), None),
-        None => usual(project)?,
+        None => choose(&FILE_NAMES.into_iter().filter(is_file).collect::<Vec<_>>())?,
     };
     let shown = name.display().to_string();
-    let text = contents(project, &name).map_err(|why| format!("cannot read the manifest {shown}: {why}"))?;
+    let text = contents(project, &name).map_err(|why| unreadable(&shown, &why))?;
     Ok(ManifestFile { name: shown, text, warning })
 }
 
-fn usual(project: &Path) -> Result<(PathBuf, Option<String>), String> {
-    // A folder of that name is no manifest: `.buildr` may be anything.
-    let mut found =
-        FILE_NAMES.iter().filter(|name| fs::metadata(project.join(name)).is_ok_and(|f| f.is_file()));
-    let Some(first) = found.next() else {
+/// As [`read`], of a commit that is not checked out. An error is how the build ends.
+pub(crate) async fn read_pinned(pinned: &Pinned, wanted: Option<&Path>) -> Result<ManifestFile, Outcome> {
+    let (name, warning) = match wanted {
+        Some(path) => (path.to_owned(), None),
+        None => {
+            let mut found = Vec::new();
+            for name in FILE_NAMES {
+                if pinned.has_file(Path::new(name)).await.map_err(source_error)? {
+                    found.push(name);
+                }
+            }
+            choose(&found).map_err(manifest_error)?
+        }
+    };
+    let shown = name.display().to_string();
+    match pinned.read_file(&name, MAX_SIZE).await {
+        Ok(Some(text)) => Ok(ManifestFile { name: shown, text, warning }),
+        Ok(None) => Err(manifest_error(unreadable(&shown, "there is no such file"))),
+        Err(SourceError::File { why, .. }) => Err(manifest_error(unreadable(&shown, &why))),
+        Err(error) => Err(source_error(error)),
+    }
+}
+
+/// Which of the usual names is taken, of those that are there in their order; and what to say of
+/// the others.
+fn choose(found: &[&str]) -> Result<(PathBuf, Option<String>), String> {
+    let Some((first, others)) = found.split_first() else {
         let names = FILE_NAMES.join(", ");
         return Err(format!("the project has no manifest: none of {names} is in its root"));
     };
-    let others: Vec<_> = found.copied().collect();
     let warning = (!others.is_empty()).then(|| {
         format!("the project has more than one manifest: {first} is taken, not {}", others.join(", "))
     });
     Ok((PathBuf::from(first), warning))
+}
+
+fn unreadable(name: &str, why: &str) -> String {
+    format!("cannot read the manifest {name}: {why}")
+}
+
+fn manifest_error(message: String) -> Outcome {
+    Outcome::ManifestError { message }
+}
+
+fn source_error(error: SourceError) -> Outcome {
+    Outcome::SourceError { message: chain(&error) }
 }
 
 fn contents(project: &Path, name: &Path) -> Result<Vec<u8>, String> {
@@ -64,9 +104,9 @@ fn contents(project: &Path, name: &Path) -> Result<Vec<u8>, String> {
         return Err("it is not a regular file".to_owned());
     }
     let mut text = Vec::new();
-    file.take(MAX_SIZE + 1).read_to_end(&mut text).map_err(text_of)?;
-    if text.len() as u64 > MAX_SIZE {
-        return Err("it is larger than 1 MiB".to_owned());
+    file.take(MAX_SIZE as u64 + 1).read_to_end(&mut text).map_err(text_of)?;
+    if text.len() > MAX_SIZE {
+        return Err(format!("it is larger than {} KiB", MAX_SIZE >> 10));
     }
     Ok(text)
 }
@@ -122,12 +162,12 @@ mod tests {
     #[test]
     fn what_is_no_file_or_too_large_is_refused() {
         let folder = project(&[]);
-        fs::write(folder.path().join("large"), vec![b'#'; MAX_SIZE as usize + 1]).unwrap();
+        fs::write(folder.path().join("large"), vec![b'#'; MAX_SIZE + 1]).unwrap();
         let pipe = folder.path().join("pipe");
         let mode = rustix::fs::Mode::RWXU;
         rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
         for (name, why) in
-            [("large", "larger than 1 MiB"), ("pipe", "not a regular file"), (".", "not a regular")]
+            [("large", "larger than 1024 KiB"), ("pipe", "not a regular file"), (".", "not a regular")]
         {
             let error = read(folder.path(), Some(Path::new(name))).unwrap_err();
             assert!(error.contains(why), "{error}");

@@ -3,7 +3,7 @@
 
 use std::{path::Path, sync::Arc, time::Instant};
 
-use buildr_manifest::{EventKind, JobPlan, Outcome, Pick, Plan, Start};
+use buildr_manifest::{CloneOptions, EventKind, JobPlan, Outcome, Pick, Plan, Start};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -13,9 +13,10 @@ use crate::{
     error::chain,
     feed::{Feed, StopSignal},
     job::{GitSource, JobRequest, Prepared, SourceSpec},
-    manifest_file,
+    manifest_file::{self, ManifestFile},
     planning::{self, Planned, Project, manifest_error},
     run_folder::RunFolder,
+    source::SourceError,
     verdict,
 };
 
@@ -81,16 +82,15 @@ async fn plan(
     feed: &Feed,
     stop: &StopSignal,
 ) -> Result<(Project, JobPlan, Plan), Outcome> {
-    let project = bring(engine, request, folder, stop).await?.seen_as(request);
+    let (project, file) = bring(engine, request, folder, stop).await?;
+    let project = project.seen_as(request);
     feed.event(EventKind::SourceResolved {
         commit: project.commit.clone(),
         branch: project.branch.clone(),
         tag: project.tag.clone(),
     })
     .await;
-    let (root, wanted) = (project.path.clone(), request.manifest_path.clone());
-    let file = blocking(move || manifest_file::read(&root, wanted.as_deref())).await?;
-    let mut file = file.map_err(|message| Outcome::ManifestError { message })?;
+    let mut file = file?;
     if let Some(warning) = file.warning.take() {
         feed.warning(warning).await;
     }
@@ -103,35 +103,52 @@ async fn plan(
     }
 }
 
+/// A project and its manifest, which may not be readable.
+type Brought = (Project, Result<ManifestFile, Outcome>);
+
 /// The project as it is, or as it is after a checkout.
 async fn bring(
     engine: &Arc<Inner>,
     request: &JobRequest,
     folder: &RunFolder,
     stop: &StopSignal,
-) -> Result<Project, Outcome> {
+) -> Result<Brought, Outcome> {
+    let wanted = request.manifest_path.clone();
     match &request.source {
         SourceSpec::Folder(path) => {
             let path = path.clone();
-            blocking(move || planning::local(&path)).await?
+            blocking(move || {
+                let project = planning::local(&path)?;
+                let file = manifest_file::read(&project.path, wanted.as_deref());
+                Ok((project, file.map_err(|message| Outcome::ManifestError { message })))
+            })
+            .await?
         }
-        SourceSpec::Git(git) => check_out(engine, git, &folder.workspace(), stop).await,
+        SourceSpec::Git(git) => check_out(engine, git, (&folder.workspace(), wanted.as_deref()), stop).await,
     }
 }
 
 async fn check_out(
     engine: &Arc<Inner>,
     git: &GitSource,
-    workspace: &Path,
+    (workspace, manifest): (&Path, Option<&Path>),
     stop: &StopSignal,
-) -> Result<Project, Outcome> {
+) -> Result<Brought, Outcome> {
     let cancel = CancellationToken::new();
     let theirs = Arc::clone(engine);
     blocking(move || {
         theirs.sources();
     })
     .await?;
-    let mut checkout = std::pin::pin!(engine.sources().checkout(git, workspace, &cancel));
+    let sources = engine.sources();
+    let checkout = async {
+        let pinned = sources.pin(git, &cancel).await?;
+        let file = manifest_file::read_pinned(&pinned, manifest).await;
+        let (commit, branch, tag) = (pinned.commit.clone(), pinned.branch.clone(), pinned.tag.clone());
+        pinned.check_out(workspace, &CloneOptions::default(), &cancel).await?;
+        Ok((Project { path: workspace.to_owned(), commit: Some(commit), branch, tag }, file))
+    };
+    let mut checkout = std::pin::pin!(checkout);
     let done = tokio::select! {
         biased;
         by = stop.requested() => {
@@ -142,13 +159,7 @@ async fn check_out(
         }
         done = &mut checkout => done,
     };
-    let found = done.map_err(|error| Outcome::SourceError { message: chain(&error) })?;
-    Ok(Project {
-        path: workspace.to_owned(),
-        commit: Some(found.commit),
-        branch: found.branch,
-        tag: found.tag,
-    })
+    done.map_err(|error: SourceError| Outcome::SourceError { message: chain(&error) })
 }
 
 /// What the engine is to do of a plan, unless that is nothing.

@@ -135,7 +135,9 @@ impl Field {
         if from > to {
             return Err(format!("the {} `{text}` runs backwards", self.name));
         }
-        Ok((from..=to).filter(|value| (value - from).is_multiple_of(step)).fold(0, |set, value| set | 1 << value))
+        Ok((from..=to)
+            .filter(|value| (value - from).is_multiple_of(step))
+            .fold(0, |set, value| set | 1 << value))
     }
 
     fn value(&self, text: &str) -> Result<u32, String> {

@@ -125,6 +125,14 @@ pub enum SourceError {
         /// The folder.
         path: PathBuf,
     },
+    /// A file of the commit cannot be read.
+    #[error("cannot read {path}: {why}")]
+    File {
+        /// Its path in the project.
+        path: String,
+        /// Why.
+        why: String,
+    },
     /// Git failed in a way that has no name here.
     #[error("git failed on {url}: {detail}")]
     Git {

@@ -10,9 +10,10 @@ use git2::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Fetched, Limits, SourceError,
+    Limits, SourceError,
     address::Address,
     error::{Reason, reason},
+    fetch::Fetched,
     program::failure,
     wanted::Line,
 };

@@ -1,89 +1,33 @@
-//! The bare mirrors: one folder for each repository, locked while it is used, remade where it is
-//! broken. A mirror holds what was ever fetched; nothing in it comes from a build.
+//! One bare mirror: made, remade where it is broken, asked what is in it. It holds what was ever
+//! fetched; nothing in it comes from a build.
 
 use std::{
-    collections::HashMap,
-    fs::{self, File},
-    io,
+    fs, io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError, Weak},
-    time::Duration,
 };
 
 use git2::{ObjectType, Oid, Repository, RepositoryInitOptions};
-use rustix::fs::{FlockOperation, flock};
-use tokio::sync::OwnedMutexGuard;
-use tokio_util::sync::CancellationToken;
 
-use super::{SourceError, address::Address, wanted::Line};
+use super::{SourceError, mirrors::Lock, wanted::Line};
 
-/// How often a lock that another process holds is tried.
-const LOCK_INTERVAL: Duration = Duration::from_millis(25);
-
-/// The folder of all mirrors.
-#[derive(Debug)]
-pub(super) struct Mirrors {
-    root: PathBuf,
-    /// Who waits for which mirror in this process; the lock on the file is between processes.
-    turns: Mutex<HashMap<PathBuf, Weak<tokio::sync::Mutex<()>>>>,
-}
-
-/// A mirror that nobody else uses now.
+/// A mirror that nothing is taken out of while this is there.
 #[derive(Debug)]
 pub(super) struct Mirror {
     path: PathBuf,
-    _file: File,
-    _turn: OwnedMutexGuard<()>,
-}
-
-impl Mirrors {
-    pub(super) fn new(root: PathBuf) -> Self {
-        Self { root, turns: Mutex::default() }
-    }
-
-    /// Waits for the mirror of a repository. It may not be there, or be broken: see
-    /// [`Mirror::prepare`].
-    pub(super) async fn lock(
-        &self,
-        address: &Address,
-        cancel: &CancellationToken,
-    ) -> Result<Mirror, SourceError> {
-        let path = self.root.join(address.folder_name()).with_extension("git");
-        let turn = self.turn(&path);
-        let turn = tokio::select! {
-            turn = turn.lock_owned() => turn,
-            () = cancel.cancelled() => return Err(SourceError::Canceled),
-        };
-        fs::create_dir_all(&self.root).map_err(SourceError::io(&self.root))?;
-        let lock = path.with_extension("lock");
-        let file = File::options().create(true).truncate(false).write(true).open(&lock);
-        let file = file.map_err(SourceError::io(&lock))?;
-        loop {
-            match flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(io::Error::from) {
-                Ok(()) => return Ok(Mirror { path, _file: file, _turn: turn }),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(SourceError::io(&lock)(error)),
-            }
-            tokio::select! {
-                () = tokio::time::sleep(LOCK_INTERVAL) => {}
-                () = cancel.cancelled() => return Err(SourceError::Canceled),
-            }
-        }
-    }
-
-    fn turn(&self, path: &Path) -> Arc<tokio::sync::Mutex<()>> {
-        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        turns.retain(|_, turn| turn.strong_count() > 0);
-        if let Some(turn) = turns.get(path).and_then(Weak::upgrade) {
-            return turn;
-        }
-        let turn = Arc::default();
-        turns.insert(path.to_owned(), Arc::downgrade(&turn));
-        turn
-    }
+    users: Lock,
 }
 
 impl Mirror {
+    /// The folder may not be there; `users` is locked.
+    pub(super) fn new(path: PathBuf, users: Lock) -> Self {
+        Self { path, users }
+    }
+
+    /// What is locked by all who read it.
+    pub(super) fn users(&self) -> &Lock {
+        &self.users
+    }
+
     /// Where it is.
     pub(super) fn path(&self) -> &Path {
         &self.path
@@ -176,7 +120,7 @@ impl Mirror {
         Ok(tags)
     }
 
-    fn open(&self) -> Result<Repository, SourceError> {
+    pub(super) fn open(&self) -> Result<Repository, SourceError> {
         Repository::open_bare(&self.path).map_err(local(&self.path))
     }
 }
@@ -198,7 +142,7 @@ pub(super) fn remove_all(path: &Path) -> Result<(), SourceError> {
     }
 }
 
-/// Removes locks and unfinished packs. The mirror is locked, so nobody is using them.
+/// Removes locks and unfinished packs. Nobody else fetches, so nobody is using them.
 fn sweep(mirror: &Path) -> io::Result<()> {
     for entry in fs::read_dir(mirror.join("objects/pack"))? {
         let entry = entry?;

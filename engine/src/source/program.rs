@@ -18,9 +18,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Fetched, Limits, SourceError,
+    Limits, SourceError,
     address::{Address, Login},
     error::{Reason, reason},
+    fetch::Fetched,
     wanted::Line,
 };
 

@@ -2,6 +2,7 @@
 
 mod checkouts;
 mod faults;
+mod pins;
 mod remotes;
 
 use std::{
@@ -11,11 +12,12 @@ use std::{
     process::Command,
 };
 
+use buildr_manifest::{CloneOptions, Outcome};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::job::GitReference;
+use crate::{job::GitReference, manifest_file};
 
 /// A folder with a repository `origin` of some commits, and a place for mirrors and workspaces.
 struct Place {
@@ -77,16 +79,37 @@ impl Place {
 
     async fn checkout(&self, sources: &Sources, reference: GitReference, dest: &str) -> Checkout {
         let source = self.source(reference, None);
-        sources.checkout(&source, &self.path(dest), &CancellationToken::new()).await.unwrap()
+        check_out(sources, &source, &self.path(dest), &CancellationToken::new()).await.unwrap()
     }
 
     async fn refused(&self, sources: &Sources, source: GitSource) -> SourceError {
         let dest = self.path("refused");
-        let error = sources.checkout(&source, &dest, &CancellationToken::new()).await.unwrap_err();
+        let error = check_out(sources, &source, &dest, &CancellationToken::new()).await.unwrap_err();
         let left = fs::read_dir(&dest).map_or(0, Iterator::count);
         assert_eq!(left, 0, "something was left in the workspace after: {error}");
         error
     }
+}
+
+/// What was brought.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Checkout {
+    commit: String,
+    branch: Option<String>,
+    tag: Option<String>,
+}
+
+/// Both halves of bringing a project here.
+async fn check_out(
+    sources: &Sources,
+    source: &GitSource,
+    dest: &Path,
+    cancel: &CancellationToken,
+) -> Result<Checkout, SourceError> {
+    let pinned = sources.pin(source, cancel).await?;
+    let (commit, branch, tag) = (pinned.commit.clone(), pinned.branch.clone(), pinned.tag.clone());
+    pinned.check_out(dest, &CloneOptions::default(), cancel).await?;
+    Ok(Checkout { commit, branch, tag })
 }
 
 /// Runs git as a person would, apart from this machine's own settings.

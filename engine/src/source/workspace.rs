@@ -11,8 +11,9 @@ use git2::{Oid, Repository, RepositoryInitOptions, build::CheckoutBuilder};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Pin, SourceError,
+    SourceError,
     address::Address,
+    fetch::Pin,
     mirror::{Mirror, local, remove_all},
     wanted::Line,
 };

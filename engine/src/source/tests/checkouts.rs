@@ -70,7 +70,7 @@ async fn a_new_commit_is_seen_by_the_second_checkout_and_a_pinned_one_stays() {
         assert_eq!(fs::read_to_string(place.path("second/a.txt")).unwrap(), "four\n");
         let source = place.source(branch("main"), Some(first.commit.clone()));
         let pinned =
-            sources.checkout(&source, &place.path("pinned"), &CancellationToken::new()).await.unwrap();
+            check_out(&sources, &source, &place.path("pinned"), &CancellationToken::new()).await.unwrap();
         assert_eq!(pinned, first);
         assert_eq!(git(&place.path("pinned"), &["rev-parse", "main", "HEAD"]).lines().count(), 2);
         assert_eq!(fs::read_to_string(place.path("pinned/a.txt")).unwrap(), "one\n");
@@ -105,7 +105,7 @@ async fn a_pinned_commit_in_the_mirror_needs_no_remote() {
     for reference in [GitReference::Default, branch("main")] {
         let source = place.source(reference, Some(first.commit.clone()));
         let dest = place.path("again");
-        let again = sources.checkout(&source, &dest, &CancellationToken::new()).await.unwrap();
+        let again = check_out(&sources, &source, &dest, &CancellationToken::new()).await.unwrap();
         assert_eq!(again, first);
         fs::remove_dir_all(dest).unwrap();
     }
@@ -119,7 +119,8 @@ async fn a_commit_off_the_default_branch_is_checked_out_without_a_branch() {
         let commit = place.git(&["rev-parse", "feature/x"]);
         let sources = place.sources(backend);
         let source = place.source(GitReference::Default, Some(commit.clone()));
-        let checkout = sources.checkout(&source, &place.path("w"), &CancellationToken::new()).await.unwrap();
+        let checkout =
+            check_out(&sources, &source, &place.path("w"), &CancellationToken::new()).await.unwrap();
         assert_eq!(checkout, Checkout { commit, branch: None, tag: None });
         assert_eq!(git(&place.path("w"), &["status", "--porcelain"]), "");
     }

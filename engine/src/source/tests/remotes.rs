@@ -80,7 +80,7 @@ async fn a_repository_comes_over_ssh() {
     let server = Server::start(&place);
     let sources = server.sources(&place, "user_key", true);
     let source = server.source(&place, GitReference::Default);
-    let checkout = sources.checkout(&source, &place.path("w"), &CancellationToken::new()).await.unwrap();
+    let checkout = check_out(&sources, &source, &place.path("w"), &CancellationToken::new()).await.unwrap();
     assert_eq!(checkout.branch.as_deref(), Some("main"));
     assert_eq!(git(&place.path("w"), &["describe", "--always"]).find("v1-1-g"), Some(0));
     assert_eq!(git(&place.path("w"), &["config", "remote.origin.url"]), source.url);
