@@ -1,50 +1,34 @@
 //! A build container: how it is made, spoken to and removed. What runs in it is init's business.
 
+mod body;
+
 use std::{
-    collections::HashMap,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use bollard::{
     container::{AttachContainerResults, LogOutput},
-    models::{
-        ContainerCreateBody, ContainerStateStatusEnum, HealthConfig, HostConfig, HostConfigLogConfig, Mount,
-        MountType,
-    },
+    models::{ContainerCreateBody, ContainerInspectResponse, ContainerStateStatusEnum},
     query_parameters::{
         AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, KillContainerOptionsBuilder,
-        ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
     },
 };
-use buildr_init::wire::{CONTROL_DIR, INIT_PATH, Settings};
+use buildr_init::wire::Settings;
+use buildr_manifest::Resources;
 use bytes::Bytes;
 use futures_util::StreamExt;
-use tokio::time::{Instant, sleep};
+use tokio::time::{sleep, timeout};
 
 use crate::{
     Error,
     docker::{self, Daemon},
-    environment::{HOSTNAME, WORKSPACE},
     job::RunId,
     link::{Connect, Connection},
 };
 
-/// Whose container it is: the value of [`Config::owner`](crate::Config::owner).
-pub(crate) const OWNER_LABEL: &str = "buildr.agent";
-
-/// Which run it is of.
-pub(crate) const RUN_LABEL: &str = "buildr.attempt";
-
-/// Where Docker's socket is in a container.
-const SOCKET_IN_CONTAINER: &str = "/var/run/docker.sock";
-
-/// How long the daemon may take for a removal that it has accepted.
-const REMOVAL_LIMIT: Duration = Duration::from_secs(30);
-
-/// The daemon has no call that waits for the removal of a container that it removes by itself
-/// and that may be gone already.
-const REMOVAL_POLL: Duration = Duration::from_millis(20);
+/// A daemon that does not even kill within this time hangs.
+const KILL_LIMIT: Duration = Duration::from_secs(10);
 
 /// How often a lost connection to a container that lives is made again.
 const CONNECT_TRIES: u32 = 20;
@@ -57,7 +41,7 @@ const CONNECT_PAUSE: Duration = Duration::from_millis(500);
 pub(crate) struct Spec<'a> {
     /// The run.
     pub(crate) run: &'a RunId,
-    /// See [`OWNER_LABEL`].
+    /// See [`OWNER`](crate::labels::OWNER).
     pub(crate) owner: &'a str,
     /// The container's name.
     pub(crate) name: &'a str,
@@ -67,12 +51,16 @@ pub(crate) struct Spec<'a> {
     pub(crate) init: &'a Path,
     /// How it behaves.
     pub(crate) settings: &'a Settings,
-    /// Becomes [`CONTROL_DIR`].
+    /// Becomes [`CONTROL_DIR`](buildr_init::wire::CONTROL_DIR).
     pub(crate) control: PathBuf,
-    /// Becomes [`WORKSPACE`].
+    /// Becomes [`WORKSPACE`](crate::environment::WORKSPACE).
     pub(crate) workspace: &'a Path,
     /// Docker's socket on this machine, where builds get it.
     pub(crate) socket: Option<&'a Path>,
+    /// What it may use.
+    pub(crate) resources: &'a Resources,
+    /// Where it is in the network.
+    pub(crate) network: Network<'a>,
     /// How it ends.
     pub(crate) input: Input,
 }
@@ -88,7 +76,22 @@ pub(crate) enum Input {
     Empty,
 }
 
-/// How many containers of a run there are is known; all that is done to them is done by its labels.
+/// The network that a container is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Network<'a> {
+    /// Docker's usual bridge.
+    Default,
+    /// One that was made for the run.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for jobs with services"))]
+    Own {
+        /// The network's name.
+        name: &'a str,
+        /// The name by which the others in it reach the container; none: its own alone.
+        alias: Option<&'a str>,
+    },
+}
+
+/// One container. Those of a run that is adopted are found by [`labels`](crate::labels).
 #[derive(Clone, Debug)]
 pub(crate) struct Container {
     daemon: Daemon,
@@ -108,15 +111,17 @@ pub(crate) enum Fate {
 }
 
 impl Container {
-    /// Makes a container and starts nothing.
+    /// Makes a container and starts nothing. One of this name that the same run has made is as good:
+    /// the answer to an earlier call was lost.
     pub(crate) async fn create(daemon: &Daemon, spec: &Spec<'_>) -> Result<Self, Error> {
-        let options = CreateContainerOptionsBuilder::new().name(spec.name).build();
-        let created = daemon
-            .api
-            .create_container(Some(options), body(spec))
-            .await
-            .map_err(Error::docker("create the build container"))?;
-        Ok(Self { daemon: daemon.clone(), id: created.id })
+        let failed = Error::docker("create the build container");
+        let id = create(daemon, spec.name, body::body(spec)).await.map_err(failed)?;
+        Ok(Self::of(daemon, id))
+    }
+
+    /// A container that exists.
+    pub(crate) fn of(daemon: &Daemon, id: impl Into<String>) -> Self {
+        Self { daemon: daemon.clone(), id: id.into() }
     }
 
     /// Connects to init's standard input and output; before the start, too.
@@ -139,12 +144,15 @@ impl Container {
         started.map_err(Error::docker("start the build container"))
     }
 
-    /// Ends all its processes at once. One that has ended is left alone.
+    /// Ends all its processes at once. One that has ended is left alone. A daemon that hangs is
+    /// waited for for a short time only.
     pub(crate) async fn kill(&self) -> Result<(), Error> {
+        const DOING: &str = "kill the build container";
         let options = KillContainerOptionsBuilder::new().signal("KILL").build();
-        match self.daemon.api.kill_container(&self.id, Some(options)).await {
-            Err(error) if !docker::is_absent(&error) && !is_conflict(&error) => {
-                Err(Error::docker("kill the build container")(error))
+        let killed = timeout(KILL_LIMIT, self.daemon.api.kill_container(&self.id, Some(options))).await;
+        match killed.map_err(|_| Error::silent(DOING, KILL_LIMIT))? {
+            Err(error) if !docker::is_absent(&error) && !docker::is_conflict(&error) => {
+                Err(Error::docker(DOING)(error))
             }
             _ => Ok(()),
         }
@@ -202,54 +210,27 @@ impl Connect for NoReconnect {
     }
 }
 
-/// All containers of an owner: their ids and the runs that they are of.
-pub(crate) async fn list(
+/// Makes a container of what Docker wants to know and gives its id; one of this name with the same
+/// labels is taken for it.
+pub(crate) async fn create(
     daemon: &Daemon,
-    owner: &str,
-    run: Option<&RunId>,
-) -> Result<Vec<(String, Option<RunId>)>, Error> {
-    let mut labels = vec![format!("{OWNER_LABEL}={owner}")];
-    labels.extend(run.map(|run| format!("{RUN_LABEL}={run}")));
-    let filters = HashMap::from([("label", labels)]);
-    let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
-    let found =
-        daemon.api.list_containers(Some(options)).await.map_err(Error::docker("list the containers"))?;
-    let run_of = |labels: HashMap<String, String>| labels.get(RUN_LABEL).and_then(RunId::new);
-    Ok(found.into_iter().filter_map(|c| Some((c.id?, c.labels.and_then(run_of)))).collect())
-}
-
-/// Removes a container with its anonymous volumes, running or not. One that is gone or going
-/// already is fine.
-pub(crate) async fn remove(daemon: &Daemon, id: &str) -> Result<(), Error> {
-    let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
-    match daemon.api.remove_container(id, Some(options)).await {
-        Err(error) if !docker::is_absent(&error) && !is_conflict(&error) => {
-            Err(Error::docker(format!("remove container {id}"))(error))
+    name: &str,
+    body: ContainerCreateBody,
+) -> Result<String, bollard::errors::Error> {
+    let ours = body.labels.clone().unwrap_or_default();
+    let options = CreateContainerOptionsBuilder::new().name(name).build();
+    match daemon.api.create_container(Some(options), body).await {
+        Ok(created) => Ok(created.id),
+        Err(error) if docker::is_conflict(&error) => {
+            let there = daemon.api.inspect_container(name, None).await;
+            let same = |there: &ContainerInspectResponse| {
+                let labels = there.config.as_ref().and_then(|config| config.labels.as_ref());
+                labels.is_some_and(|theirs| ours.iter().all(|(name, value)| theirs.get(name) == Some(value)))
+            };
+            there.ok().filter(same).and_then(|there| there.id).ok_or(error)
         }
-        _ => Ok(()),
+        Err(error) => Err(error),
     }
-}
-
-/// Removes all containers of a run and comes back when Docker shows none of them any more; tells
-/// how many there were.
-pub(crate) async fn remove_all(daemon: &Daemon, owner: &str, run: &RunId) -> Result<u32, Error> {
-    let there = list(daemon, owner, Some(run)).await?;
-    for (id, _) in &there {
-        remove(daemon, id).await?;
-    }
-    let deadline = Instant::now() + REMOVAL_LIMIT;
-    while !there.is_empty() && !list(daemon, owner, Some(run)).await?.is_empty() {
-        if Instant::now() >= deadline {
-            return Err(Error::StillThere { run: run.to_string() });
-        }
-        sleep(REMOVAL_POLL).await;
-    }
-    Ok(u32::try_from(there.len()).unwrap_or(u32::MAX))
-}
-
-/// 409: it does not run, or its removal is under way.
-fn is_conflict(error: &bollard::errors::Error) -> bool {
-    docker::refusal(error).is_some_and(|(status, _)| status == 409)
 }
 
 /// Init speaks on standard output; what it has to complain about is on standard error.
@@ -264,50 +245,5 @@ fn standard_output(piece: LogOutput) -> Option<Bytes> {
     }
 }
 
-fn body(spec: &Spec<'_>) -> ContainerCreateBody {
-    let settings = serde_json::to_string(spec.settings).expect("settings have only strings for keys");
-    let labels = [(OWNER_LABEL, spec.owner), (RUN_LABEL, spec.run.as_str())];
-    ContainerCreateBody {
-        image: Some(spec.image.to_owned()),
-        hostname: Some(HOSTNAME.to_owned()),
-        // Init drops to the image's user, stage by stage.
-        user: Some("0:0".to_owned()),
-        entrypoint: Some(vec![INIT_PATH.to_owned()]),
-        cmd: Some(vec![settings]),
-        working_dir: Some("/".to_owned()),
-        attach_stdin: Some(spec.input != Input::Empty),
-        attach_stdout: Some(true),
-        attach_stderr: Some(true),
-        open_stdin: Some(spec.input != Input::Empty),
-        stdin_once: Some(spec.input == Input::Once),
-        tty: Some(false),
-        healthcheck: Some(HealthConfig { test: Some(vec!["NONE".to_owned()]), ..HealthConfig::default() }),
-        labels: Some(labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into()),
-        host_config: Some(HostConfig {
-            auto_remove: Some(spec.input != Input::Open),
-            // The daemon may be set to put an init of its own first.
-            init: Some(false),
-            log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
-            mounts: Some(mounts(spec)),
-            ..HostConfig::default()
-        }),
-        ..ContainerCreateBody::default()
-    }
-}
-
-fn mounts(spec: &Spec<'_>) -> Vec<Mount> {
-    let bind = |source: &Path, target: &str, read_only| Mount {
-        typ: Some(MountType::BIND),
-        source: Some(source.display().to_string()),
-        target: Some(target.to_owned()),
-        read_only: Some(read_only),
-        ..Mount::default()
-    };
-    let mut mounts = vec![
-        bind(&spec.control, CONTROL_DIR, false),
-        bind(spec.init, INIT_PATH, true),
-        bind(spec.workspace, WORKSPACE, false),
-    ];
-    mounts.extend(spec.socket.map(|socket| bind(socket, SOCKET_IN_CONTAINER, false)));
-    mounts
-}
+#[cfg(test)]
+mod tests;

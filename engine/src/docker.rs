@@ -97,6 +97,29 @@ pub(crate) fn is_absent(error: &bollard::errors::Error) -> bool {
     refusal(error).is_some_and(|(status, _)| status == 404)
 }
 
+/// True for 409: it does not run, its removal is under way, or its name is taken.
+pub(crate) fn is_conflict(error: &bollard::errors::Error) -> bool {
+    refusal(error).is_some_and(|(status, _)| status == 409)
+}
+
+/// What was to go and is gone is as good as removed.
+pub(crate) fn unless_absent(
+    removed: Result<(), bollard::errors::Error>,
+) -> Result<(), bollard::errors::Error> {
+    match removed {
+        Err(error) if is_absent(&error) => Ok(()),
+        removed => removed,
+    }
+}
+
+/// The same, also where the removal is under way already.
+pub(crate) fn unless_gone(removed: Result<(), bollard::errors::Error>) -> Result<(), bollard::errors::Error> {
+    match removed {
+        Err(error) if is_conflict(&error) => Ok(()),
+        removed => unless_absent(removed),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use tokio::io::AsyncWriteExt;

@@ -3,6 +3,7 @@
 use std::{
     io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 /// A fault of the machine that the engine runs on.
@@ -60,6 +61,21 @@ pub enum Error {
         #[source]
         source: bollard::errors::Error,
     },
+    /// The daemon took a call and does not answer it.
+    #[error("docker did not {doing} within {} seconds", limit.as_secs())]
+    Silent {
+        /// What was wanted.
+        doing: &'static str,
+        /// How long it was waited for.
+        limit: Duration,
+    },
+    /// Every network of Docker's takes a range of addresses, and there is none left.
+    #[error("docker has no range of addresses left for another network")]
+    NoAddresses {
+        /// Docker's answer.
+        #[source]
+        source: bollard::errors::Error,
+    },
     /// A file or folder of the engine's own could not be used.
     #[error("cannot {doing} {}", path.display())]
     Files {
@@ -75,7 +91,7 @@ pub enum Error {
     #[error("the build container started, but its first process does not answer")]
     NoInit,
     /// The daemon took an order, but it did not come true in time.
-    #[error("containers of run {run} are still there")]
+    #[error("docker does not remove what run {run} has made")]
     StillThere {
         /// The run.
         run: String,
@@ -97,9 +113,18 @@ impl Error {
             ),
             Self::RemoteDaemon { .. } => Some("unset DOCKER_HOST, or set it to unix:///path/to/docker.sock"),
             Self::DaemonTooOld { .. } => Some("upgrade docker to 20.10 or newer"),
+            Self::NoAddresses { .. } => Some(
+                "remove networks that nobody needs (`docker network prune`), or give dockerd more of them: \
+                 `default-address-pools` in /etc/docker/daemon.json",
+            ),
+            Self::Silent { .. } => Some("look at docker's own log, as with `journalctl -u docker`"),
             Self::StillThere { .. } => Some("look at `docker ps -a` and at docker's own log"),
             Self::Docker { .. } | Self::Files { .. } | Self::NoInit => None,
         }
+    }
+
+    pub(crate) fn silent(doing: &'static str, limit: Duration) -> Self {
+        Self::Silent { doing, limit }
     }
 
     /// The whole chain of causes as one line.

@@ -4,16 +4,18 @@
 use std::{path::Path, time::Duration};
 
 use buildr_init::wire::{HandBack, Owner, Settings};
+use buildr_manifest::Resources;
 use futures_util::StreamExt;
 use tokio::time::timeout;
 
 use crate::{
     Error,
-    container::{self, Container, Input, Spec},
+    container::{Container, Input, Network, Spec},
     engine::Inner,
     environment::WORKSPACE,
     init_program,
     job::RunId,
+    labels,
     run_folder::{self, RunFolder},
 };
 
@@ -47,10 +49,12 @@ pub(crate) async fn hand_back(
         control,
         workspace: tree,
         socket: None,
+        resources: &Resources::default(),
+        network: Network::Default,
         input: Input::Empty,
     };
     let done = timeout(LIMIT, run_to_its_end(engine, &spec)).await;
-    container::remove_all(&engine.daemon, &engine.config.owner, run).await?;
+    labels::remove_all(&engine.daemon, &engine.config.owner, run).await?;
     done.unwrap_or_else(|_| Err(Error::StillThere { run: run.to_string() }))
 }
 

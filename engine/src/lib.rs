@@ -8,7 +8,7 @@
 //! - `prepare`: with [`source`], `manifest_file` and [`planning`], up to a plan
 //! - `run`: `boot`, `stages`, `finish`; what an end means is in `verdict`
 //! - `link`, `watch`, `control`: init's other end, a stage as a stream, the log files
-//! - `docker`, `container`, `image`, `credentials`: Docker
+//! - `docker`, `container`, `image`, `network`, `labels`, `credentials`: Docker
 //! - `run_folder`, `claim`, `reaper`, `janitor`: what a run owns, and how it goes away
 
 mod claim;
@@ -24,8 +24,11 @@ mod image;
 mod init_program;
 mod janitor;
 pub mod job;
+mod labels;
 mod link;
 mod manifest_file;
+#[cfg_attr(not(test), expect(dead_code, reason = "for jobs with services"))]
+mod network;
 pub mod planning;
 mod prepare;
 mod reaper;
@@ -33,6 +36,8 @@ mod run;
 mod run_folder;
 mod services;
 pub mod source;
+#[cfg(test)]
+mod testing;
 mod verdict;
 mod watch;
 

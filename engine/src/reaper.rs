@@ -1,13 +1,14 @@
-//! Removes what runs have left behind: their containers by label, their folders by name. What a
+//! Removes what runs have left behind: what they have in Docker by label, their folders by name. What a
 //! live run owns is never touched, in whichever process it lives.
 
 use std::{collections::HashSet, path::Path, sync::Arc};
 
 use crate::{
-    Error, container,
+    Error,
     engine::Inner,
     janitor,
     job::RunId,
+    labels, network,
     run_folder::{self, RunFolder},
 };
 
@@ -16,6 +17,10 @@ use crate::{
 pub struct Reaped {
     /// Containers.
     pub containers: u32,
+    /// Networks.
+    pub networks: u32,
+    /// Volumes.
+    pub volumes: u32,
     /// Folders of runs, with the workspaces in them.
     pub folders: u32,
 }
@@ -25,12 +30,8 @@ pub(crate) async fn reap(engine: &Arc<Inner>, live: &HashSet<RunId>) -> Result<R
     let mut reaped = Reaped::default();
     // The folders first: what is claimed here stays claimed until its containers are gone.
     let dead = dead_folders(engine, live).await?;
-    for (id, run) in container::list(&engine.daemon, &engine.config.owner, None).await? {
-        if !lives(engine, live, &dead, run.as_ref()) {
-            container::remove(&engine.daemon, &id).await?;
-            reaped.containers += 1;
-        }
-    }
+    let is_dead = |run: Option<&RunId>| !lives(engine, live, &dead, run);
+    remove_from_docker(engine, is_dead, &mut reaped).await?;
     for (run, folder) in dead {
         match janitor::remove_folder(engine, &run, &folder).await {
             Ok(()) => reaped.folders += 1,
@@ -38,6 +39,39 @@ pub(crate) async fn reap(engine: &Arc<Inner>, live: &HashSet<RunId>) -> Result<R
         }
     }
     Ok(reaped)
+}
+
+/// Removes what dead runs have in Docker: containers first, then what they were in or had mounted.
+async fn remove_from_docker(
+    engine: &Inner,
+    is_dead: impl Fn(Option<&RunId>) -> bool,
+    reaped: &mut Reaped,
+) -> Result<(), Error> {
+    let (daemon, owner) = (&engine.daemon, &engine.config.owner);
+    for container in labels::containers(daemon, owner, None).await? {
+        if is_dead(container.run.as_ref()) {
+            count(&mut reaped.containers, labels::remove_container(daemon, &container.id).await);
+        }
+    }
+    for (id, run) in network::list(daemon, owner, None).await? {
+        if is_dead(run.as_ref()) {
+            count(&mut reaped.networks, network::remove(daemon, &id).await);
+        }
+    }
+    for (name, run) in labels::volumes(daemon, owner, None).await? {
+        if is_dead(run.as_ref()) {
+            count(&mut reaped.volumes, labels::remove_volume(daemon, &name).await);
+        }
+    }
+    Ok(())
+}
+
+/// What cannot be removed must not keep the rest from being.
+fn count(removed: &mut u32, result: Result<(), Error>) {
+    match result {
+        Ok(()) => *removed += 1,
+        Err(error) => tracing::warn!(error = error.chain(), "it is tried again with the next reaping"),
+    }
 }
 
 /// The folders that no live run claims, claimed by us.

@@ -42,8 +42,12 @@ impl Runner for Engine {
         &self,
         live: &HashSet<RunId>,
     ) -> Result<Option<String>, Box<dyn std::error::Error + Send + Sync>> {
-        let Reaped { containers, folders } = Engine::reap(self, live).await?;
-        let any = containers + folders > 0;
-        Ok(any.then(|| format!("{containers} containers, {folders} folders of runs")))
+        let Reaped { containers, networks, volumes, folders } = Engine::reap(self, live).await?;
+        let any = containers + networks + volumes + folders > 0;
+        Ok(any.then(|| {
+            format!(
+                "{containers} containers, {networks} networks, {volumes} volumes, {folders} folders of runs"
+            )
+        }))
     }
 }

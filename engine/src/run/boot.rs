@@ -3,13 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use buildr_init::wire::{HandBack, NewOwner, Order, Owner, Settings};
-use buildr_manifest::{EventKind, Outcome};
+use buildr_manifest::{EventKind, Outcome, Resources};
 use tokio::{task::JoinSet, time::timeout};
 
 use super::Run;
 use crate::{
     Error,
-    container::{Container, Fate, Input, NoReconnect, Reconnect, Spec},
+    container::{Container, Fate, Input, Network, NoReconnect, Reconnect, Spec},
     control::{ControlFolder, control_path},
     docker,
     engine::{DockerSocket, Lifetime},
@@ -114,6 +114,8 @@ impl Run<'_> {
             control: control_path(self.folder.path()),
             workspace: &self.prepared.workspace,
             socket: (config.docker_socket == DockerSocket::Raw).then_some(&*daemon.socket),
+            resources: &Resources::default(),
+            network: Network::Default,
             input: if self.is_detached() { Input::Open } else { Input::Once },
         };
         tokio::select! {

@@ -8,7 +8,7 @@ use buildr_manifest::{EventKind, Outcome};
 use tokio::time::timeout;
 
 use super::{Progress, Run, boot::Booted, tell_unreached};
-use crate::{container, janitor};
+use crate::{janitor, labels};
 
 /// How long init may take to exit.
 const EXIT_LIMIT: Duration = Duration::from_secs(10);
@@ -97,7 +97,7 @@ impl Run<'_> {
     /// Removes the run's containers and tells how many there were.
     async fn remove(&self) -> u32 {
         let removed =
-            container::remove_all(&self.engine.daemon, &self.engine.config.owner, &self.prepared.request.run);
+            labels::remove_all(&self.engine.daemon, &self.engine.config.owner, &self.prepared.request.run);
         removed.await.unwrap_or_else(|error| {
             tracing::warn!(error = error.chain(), "containers are left to the reaper");
             0
