@@ -194,15 +194,21 @@ mod tests {
     #[test]
     fn a_command_may_come_in_pieces() {
         let mut lines = Lines::default();
-        assert!(orders(&mut lines, b"{\"seq\":1,\"ord").is_empty());
-        assert_eq!(orders(&mut lines, b"er\":\"query\"}\n{\"seq\":2,\"order\":\"exit\"}\n"), [1, 2]);
+        assert!(orders(&mut lines, b"{\"session\":1,\"seq\":1,\"ord").is_empty());
+        assert_eq!(
+            orders(&mut lines, b"er\":\"query\"}\n{\"session\":1,\"seq\":2,\"order\":\"exit\"}\n"),
+            [1, 2]
+        );
     }
 
     #[test]
     fn a_torn_frame_is_dropped() {
         let mut lines = Lines::default();
         assert_eq!(
-            orders(&mut lines, b"{\"seq\":1,\"order\":\"st\n\n{\"seq\":2,\"order\":\"query\"}\n"),
+            orders(
+                &mut lines,
+                b"{\"session\":1,\"seq\":1,\"order\":\"st\n\n{\"session\":1,\"seq\":2,\"order\":\"query\"}\n"
+            ),
             [2]
         );
     }
@@ -215,7 +221,7 @@ mod tests {
             assert!(lines.take(&piece).is_empty());
             assert!(lines.line.len() <= MAX_LINE);
         }
-        let commands = lines.take(b"\n{\"seq\":0,\"order\":\"query\"}\n");
-        assert_eq!(commands, [Command { seq: 0, order: Order::Query }]);
+        let commands = lines.take(b"\n{\"session\":1,\"seq\":0,\"order\":\"query\"}\n");
+        assert_eq!(commands, [Command { session: 1, seq: 0, order: Order::Query }]);
     }
 }

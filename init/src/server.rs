@@ -1,18 +1,17 @@
 //! The one loop: waits for whatever comes first, sees to it, and never waits for anything else.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     rc::Rc,
     time::Duration,
 };
 
-use buildr_init::wire::{Command, NewOwner, Order, Owner, Report, Settings, StageSpec, VERSION};
+use buildr_init::wire::{Command, Order, Report, Settings, StageSpec, VERSION};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
-    pipe::{PipeFlags, pipe_with},
 };
 
 use crate::{
@@ -21,10 +20,11 @@ use crate::{
     gauges::Gauges,
     link::{Input, Link, Source},
     own,
+    owning::{Number, Owning},
     processes::{self, Snapshot},
+    sessions::Sessions,
     stage::{Others, Part, Stage},
-    sys::{self, Fork, Pid},
-    user,
+    sys::{self, Pid},
 };
 
 /// The longest that the loop sleeps: a machine that was asleep notices its dead man's time then.
@@ -39,9 +39,6 @@ const LAST_WAIT: Duration = Duration::from_secs(10);
 /// How long the engine may take to read the last reports.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
-/// How many answers to [`Order::Own`] are kept for an engine that asks again.
-const KEPT_ANSWERS: usize = 64;
-
 /// The program.
 pub(crate) struct Server {
     settings: Settings,
@@ -50,9 +47,7 @@ pub(crate) struct Server {
     link: Link,
     children: OwnedFd,
     world: World,
-    owning: Vec<Owning>,
-    owned: BTreeMap<u64, Vec<String>>,
-    seen: Seen,
+    owning: Owning,
     sign_of_life: Duration,
     input_again: Option<Duration>,
     buffer: Vec<u8>,
@@ -63,22 +58,7 @@ pub(crate) struct Server {
 #[derive(Default)]
 struct World {
     stages: BTreeMap<u32, Stage>,
-    highest: u64,
-}
-
-/// A walk over files, in a process of its own.
-struct Owning {
-    seq: u64,
-    pid: Pid,
-    result: OwnedFd,
-    text: Vec<u8>,
-}
-
-/// The command numbers that were seen: all up to one, and some beyond it.
-#[derive(Default)]
-struct Seen {
-    up_to: u64,
-    beyond: BTreeSet<u64>,
+    sessions: Sessions,
 }
 
 /// What the poll found.
@@ -88,26 +68,13 @@ enum Ready {
     Output,
     Children,
     Stage(u32, Part),
-    Owning(u64),
-}
-
-impl Seen {
-    /// Whether it is the first time.
-    fn insert(&mut self, seq: u64) -> bool {
-        if seq <= self.up_to || !self.beyond.insert(seq) {
-            return false;
-        }
-        while self.beyond.remove(&(self.up_to + 1)) {
-            self.up_to += 1;
-        }
-        true
-    }
+    Owning(Number),
 }
 
 impl Source for World {
     fn state(&self) -> Report {
         let stages = self.stages.values().map(|stage| stage.status.clone()).collect();
-        Report::State { version: VERSION, seq: self.highest, stages }
+        Report::State { version: VERSION, sessions: self.sessions.heard(), stages }
     }
 
     fn stage(&self, number: u32) -> Option<Report> {
@@ -141,9 +108,7 @@ impl Server {
             link: Link::new().map_err(named("open standard input and output".into()))?,
             children,
             world: World::default(),
-            owning: Vec::new(),
-            owned: BTreeMap::new(),
-            seen: Seen::default(),
+            owning: Owning::default(),
             sign_of_life: clock::now(),
             input_again: None,
             buffer: vec![0; 256 << 10],
@@ -179,8 +144,8 @@ impl Server {
             let parts = stage.descriptors();
             wanted.extend(parts.map(|(part, fd)| (Ready::Stage(*number, part), fd.as_fd(), PollFlags::IN)));
         }
-        let owning = self.owning.iter();
-        wanted.extend(owning.map(|walk| (Ready::Owning(walk.seq), walk.result.as_fd(), PollFlags::IN)));
+        let walks = self.owning.descriptors();
+        wanted.extend(walks.map(|(number, fd)| (Ready::Owning(number), fd, PollFlags::IN)));
         let mut fds: Vec<PollFd<'_>> =
             wanted.iter().map(|(_, fd, flags)| PollFd::from_borrowed_fd(*fd, *flags)).collect();
         match poll(&mut fds, Some(&timeout(self.sleep()))) {
@@ -210,7 +175,10 @@ impl Server {
                     stage.ready(part, &mut self.buffer);
                 }
             }
-            Ready::Owning(seq) => self.read_owning(seq),
+            Ready::Owning(number) => {
+                let answer = self.owning.read(number, &mut self.buffer);
+                answer.into_iter().for_each(|answer| self.link.answer(answer));
+            }
         }
     }
 
@@ -238,19 +206,18 @@ impl Server {
     /// Carries a command out, unless it was carried out before.
     fn obey(&mut self, command: Command) {
         self.sign_of_life = clock::now();
-        let seq = command.seq;
-        self.world.highest = self.world.highest.max(seq);
-        if seq == 0 || self.seen.insert(seq) {
-            self.carry_out(seq, command.order);
-        } else if let Some(errors) = self.owned.get(&seq) {
-            self.link.answer(Report::Owned { seq, errors: errors.clone() });
+        let Command { session, seq, order } = command;
+        if self.world.sessions.hear(session, seq) {
+            self.carry_out((session, seq), order);
+        } else if let Some(answer) = self.owning.answered((session, seq)) {
+            self.link.answer(answer);
         }
         if seq != 0 {
-            self.link.answer(Report::Ack { seq });
+            self.link.answer(Report::Ack { session, seq });
         }
     }
 
-    fn carry_out(&mut self, seq: u64, order: Order) {
+    fn carry_out(&mut self, number: Number, order: Order) {
         match order {
             Order::Query => self.link.want_state(),
             Order::Start(spec) => self.start_stage(&spec),
@@ -259,7 +226,10 @@ impl Server {
                     stage.stop(grace);
                 }
             }
-            Order::Own { path, from, to } => self.start_owning(seq, &path, &from, to),
+            Order::Own { path, from, to } => {
+                let answer = self.owning.start(number, &path, &from, to);
+                answer.into_iter().for_each(|answer| self.link.answer(answer));
+            }
             Order::Exit => self.leaving = true,
         }
     }
@@ -291,7 +261,7 @@ impl Server {
         let active = self.world.stages.values().filter(|stage| stage.is_active());
         let numbers: Vec<u32> = active.map(|stage| stage.status.stage).collect();
         for number in numbers {
-            let others = self.world.others(number, self.owning.iter().map(|walk| walk.pid));
+            let others = self.world.others(number, self.owning.processes());
             let Some(stage) = self.world.stages.get_mut(&number) else { continue };
             let was_over = stage.is_over();
             stage.tick(&others, &mut self.buffer);
@@ -301,41 +271,6 @@ impl Server {
             if stage.take_news(now) {
                 self.link.want_stage(number);
             }
-        }
-    }
-
-    fn start_owning(&mut self, seq: u64, path: &str, from: &[u32], to: NewOwner) {
-        let owner = match to {
-            NewOwner::Ids(owner) => Ok(owner),
-            NewOwner::Named(name) => user::resolve(&name).map(|user| Owner { uid: user.uid, gid: user.gid }),
-        };
-        let named = |error: io::Error| format!("start a process: {error}");
-        match owner.and_then(|owner| Owning::start(seq, path, from, owner).map_err(named)) {
-            Ok(walk) => self.owning.push(walk),
-            Err(reason) => self.owned(seq, vec![reason]),
-        }
-    }
-
-    fn read_owning(&mut self, seq: u64) {
-        let Some(at) = self.owning.iter().position(|walk| walk.seq == seq) else { return };
-        match rustix::io::read(&self.owning[at].result, &mut self.buffer) {
-            Ok(0) => {
-                let walk = self.owning.swap_remove(at);
-                let errors = serde_json::from_slice(&walk.text).unwrap_or_else(|_| {
-                    vec!["the files were not all seen to: the process was killed".to_owned()]
-                });
-                self.owned(seq, errors);
-            }
-            Ok(length) => self.owning[at].text.extend_from_slice(&self.buffer[..length]),
-            Err(_) => {}
-        }
-    }
-
-    fn owned(&mut self, seq: u64, errors: Vec<String>) {
-        self.link.answer(Report::Owned { seq, errors: errors.clone() });
-        self.owned.insert(seq, errors);
-        if self.owned.len() > KEPT_ANSWERS {
-            self.owned.pop_first();
         }
     }
 
@@ -394,46 +329,9 @@ impl Server {
     }
 }
 
-impl Owning {
-    fn start(seq: u64, path: &str, from: &[u32], to: Owner) -> io::Result<Self> {
-        let (result, into_result) = pipe_with(PipeFlags::CLOEXEC)?;
-        match sys::fork()? {
-            Fork::Parent(pid) => Ok(Self { seq, pid, result, text: Vec::new() }),
-            Fork::Child => {
-                sys::set_name(c"buildr-own");
-                if sys::place(&into_result, 0).is_err() {
-                    sys::exit_now(1);
-                }
-                sys::close_from(1);
-                let mut text = serde_json::to_vec(&own::give(path, from, to)).unwrap_or_default();
-                while !text.is_empty() {
-                    match rustix::io::write(io::stdin(), &text) {
-                        Ok(written) => drop(text.drain(..written)),
-                        Err(_) => sys::exit_now(1),
-                    }
-                }
-                sys::exit_now(0)
-            }
-        }
-    }
-}
-
 fn timeout(duration: Duration) -> Timespec {
     Timespec {
         tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
         tv_nsec: i64::from(duration.subsec_nanos()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_number_is_seen_once_whatever_the_order() {
-        let mut seen = Seen::default();
-        let first: Vec<bool> = [1, 3, 3, 2, 1, 2, 4, 9].into_iter().map(|seq| seen.insert(seq)).collect();
-        assert_eq!(first, [true, true, false, true, false, false, true, true]);
-        assert_eq!((seen.up_to, seen.beyond.len()), (4, 1));
     }
 }

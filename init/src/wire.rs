@@ -2,8 +2,10 @@
 //!
 //! Every message is one line of JSON. A line that does not parse is dropped: that is what becomes
 //! of a frame that was torn when an engine died in the middle of it, since every writer that
-//! attaches begins with an empty line. Commands are numbered; a number that init has seen before is
-//! acknowledged again and never carried out again. Unknown fields are ignored, so that an engine
+//! attaches begins with an empty line. Commands are numbered, by each process of the engine for
+//! itself; a number that init has seen before is acknowledged again and never carried out again. So
+//! a command may be sent again until its answer has come, over any number of connections, and an
+//! engine that takes over from one that died need not know how far that one was. Unknown fields are ignored, so that an engine
 //! can talk to the init of an older or newer one.
 
 use std::{collections::BTreeMap, time::Duration};
@@ -11,7 +13,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::{Deserialize, Serialize};
 
 /// The version of this protocol; in [`Report::State`].
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// The longest line that either side accepts, in bytes.
 pub const MAX_LINE: usize = 16 << 20;
@@ -25,8 +27,9 @@ pub const INIT_PATH: &str = "/buildr/init";
 /// From the engine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Command {
-    /// Ascending from 1 over the life of the container; 0 for what needs no acknowledgement and
-    /// may be repeated.
+    /// Who counts: a number that no other process of an engine has had.
+    pub session: u64,
+    /// Ascending from 1 over the session; 0 for what needs no acknowledgement and may be repeated.
     pub seq: u64,
     /// What to do.
     #[serde(flatten)]
@@ -50,7 +53,7 @@ pub enum Order {
         grace: Duration,
     },
     /// Give every file below `path` that belongs to one of `from` to `to`. Never follows symbolic
-    /// links, never leaves the file system. Answered by [`Report::Owned`].
+    /// links, never leaves the file system. Answered by [`Report::Owned`], also where it is sent again.
     Own {
         /// An absolute path.
         path: String,
@@ -133,13 +136,15 @@ pub enum Report {
     State {
         /// [`VERSION`] of this init.
         version: u32,
-        /// The highest command number seen.
-        seq: u64,
+        /// The sessions that were heard of lately.
+        sessions: Vec<Heard>,
         /// Every stage that was ever started, in order of its number.
         stages: Vec<StageStatus>,
     },
     /// A command was taken.
     Ack {
+        /// Who counts.
+        session: u64,
         /// Its number.
         seq: u64,
     },
@@ -148,11 +153,22 @@ pub enum Report {
     Stage(StageStatus),
     /// [`Order::Own`] was carried out.
     Owned {
+        /// Who counts.
+        session: u64,
         /// The number of the command.
         seq: u64,
         /// What could not be changed, and why; at most ten.
         errors: Vec<String>,
     },
+}
+
+/// What was heard of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heard {
+    /// [`Command::session`].
+    pub session: u64,
+    /// All its numbers up to this one were seen.
+    pub up_to: u64,
 }
 
 /// All that is known of a stage.

@@ -1,15 +1,21 @@
 use std::time::Duration;
 
-use buildr_init::wire::{EndCause, StageEnd};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, DuplexStream};
+use buildr_init::wire::{Command, EndCause, Heard, Owner, Report, StageEnd};
+use futures_util::StreamExt;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, DuplexStream},
+    time::Instant,
+};
 use tokio_util::io::ReaderStream;
 
-use super::*;
+use super::{session::note, *};
 
 /// The far end of a connection: a container that a test speaks for.
 struct FakeInit {
     reports: DuplexStream,
     orders: BufReader<DuplexStream>,
+    /// Of the command that was heard last.
+    session: u64,
 }
 
 fn connection() -> (Connection, FakeInit) {
@@ -17,7 +23,7 @@ fn connection() -> (Connection, FakeInit) {
     let (input, orders) = tokio::io::duplex(1 << 16);
     let output = ReaderStream::new(ours).filter_map(|chunk| async { chunk.ok() });
     let connection = Connection { output: Box::pin(output), input: Box::pin(input) };
-    (connection, FakeInit { reports, orders: BufReader::new(orders) })
+    (connection, FakeInit { reports, orders: BufReader::new(orders), session: 0 })
 }
 
 impl FakeInit {
@@ -31,9 +37,26 @@ impl FakeInit {
             let mut line = String::new();
             assert_ne!(self.orders.read_line(&mut line).await.unwrap(), 0, "the link closed");
             if !line.trim().is_empty() {
-                return serde_json::from_str(&line).unwrap();
+                let command: Command = serde_json::from_str(&line).unwrap();
+                self.session = command.session;
+                return command;
             }
         }
+    }
+
+    /// The next order with its number.
+    async fn order(&mut self) -> (u64, Order) {
+        let command = self.hear().await;
+        (command.seq, command.order)
+    }
+
+    async fn state(&mut self, up_to: u64) {
+        let sessions = vec![Heard { session: self.session, up_to }];
+        self.say(&Report::State { version: 1, sessions, stages: vec![] }).await;
+    }
+
+    async fn acknowledge(&mut self, seq: u64) {
+        self.say(&Report::Ack { session: self.session, seq }).await;
     }
 }
 
@@ -69,13 +92,14 @@ fn stop(stage: u32) -> Order {
 async fn the_board_shows_the_newest_state_and_at_last_that_it_is_over() {
     let (first, mut init) = connection();
     let link = Link::open(first, Never, bounds(2), None);
-    init.say(&Report::State { version: 1, seq: 0, stages: vec![] }).await;
+    init.hear().await;
+    init.state(0).await;
     assert!(link.shows(|board| board.ready).await);
     init.say(&Report::Stage(status(0, 10))).await;
     init.say(&Report::Stage(status(0, 20))).await;
     assert!(link.shows(|board| board.stages.get(&0).is_some_and(|s| s.log_bytes == 20)).await);
     drop(init);
-    assert!(!link.shows(|board| board.owned.is_some()).await);
+    assert!(!link.shows(|board| board.stages.contains_key(&1)).await);
     link.closed().await;
 }
 
@@ -83,11 +107,11 @@ async fn the_board_shows_the_newest_state_and_at_last_that_it_is_over() {
 async fn orders_are_numbered_from_one_after_a_first_query() {
     let (first, mut init) = connection();
     let link = Link::open(first, Never, bounds(1), None);
-    assert_eq!(init.hear().await, Command { seq: 0, order: Order::Query });
+    assert_eq!(init.order().await, (0, Order::Query));
     link.send(stop(0)).await;
     link.send(Order::Exit).await;
-    assert_eq!(init.hear().await, Command { seq: 1, order: stop(0) });
-    assert_eq!(init.hear().await, Command { seq: 2, order: Order::Exit });
+    assert_eq!(init.order().await, (1, stop(0)));
+    assert_eq!(init.order().await, (2, Order::Exit));
 }
 
 #[tokio::test]
@@ -100,12 +124,65 @@ async fn an_order_that_was_not_acknowledged_is_sent_again_over_the_next_connecti
     for _ in 0..3 {
         init.hear().await;
     }
-    init.say(&Report::Ack { seq: 1 }).await;
+    init.acknowledge(1).await;
     drop(init);
-    assert_eq!(again.hear().await, Command { seq: 0, order: Order::Query });
-    assert_eq!(again.hear().await, Command { seq: 2, order: stop(1) });
+    assert_eq!(again.order().await, (0, Order::Query));
+    assert_eq!(again.order().await, (2, stop(1)));
     link.send(Order::Exit).await;
-    assert_eq!(again.hear().await.seq, 3);
+    assert_eq!(again.order().await.0, 3);
+}
+
+#[tokio::test]
+async fn an_order_that_was_lost_on_a_connection_that_holds_is_sent_again_with_the_next_sign_of_life() {
+    tokio::time::pause();
+    let (first, mut init) = connection();
+    let link = Link::open(first, Never, bounds(1), Some(Duration::from_secs(5)));
+    for order in [stop(0), Order::Exit] {
+        link.send(order).await;
+    }
+    assert_eq!((init.order().await.0, init.order().await.0, init.order().await.0), (0, 1, 2));
+    init.acknowledge(2).await;
+    assert_eq!((init.order().await.0, init.order().await), (0, (1, stop(0))));
+    init.state(2).await;
+    assert_eq!((init.order().await.0, init.order().await.0), (0, 0));
+}
+
+#[tokio::test]
+async fn what_init_said_to_an_engine_before_us_is_not_mistaken_for_an_answer() {
+    let (first, mut init) = connection();
+    let (second, mut again) = connection();
+    let link = Link::open(first, Once(Some(second)), bounds(1), None);
+    link.send(stop(0)).await;
+    assert_eq!((init.order().await.0, init.order().await.0), (0, 1));
+    let sessions = vec![Heard { session: init.session ^ 1, up_to: 9 }];
+    init.say(&Report::State { version: 1, sessions, stages: vec![status(0, 5)] }).await;
+    init.say(&Report::Ack { session: init.session ^ 1, seq: 1 }).await;
+    assert!(link.shows(|board| board.stages.contains_key(&0)).await);
+    assert!(!link.board().borrow().ready);
+    drop(init);
+    assert_eq!((again.order().await.0, again.order().await), (0, (1, stop(0))));
+}
+
+#[tokio::test]
+async fn each_order_to_give_files_away_gets_its_own_answer() {
+    let (first, mut init) = connection();
+    let link = Link::open(first, Never, bounds(1), None);
+    let to = || NewOwner::Ids(Owner { uid: 1, gid: 2 });
+    let answers = async {
+        tokio::join!(link.own("/a", vec![], to()), link.own("/b", vec![3], to()), async {
+            init.hear().await;
+            let (a, b) = (init.hear().await, init.hear().await);
+            let session = init.session;
+            init.acknowledge(a.seq).await;
+            for (seq, text) in [(b.seq, "b is bad"), (77, "nobody asked"), (a.seq, "a is bad")] {
+                init.say(&Report::Owned { session, seq, errors: vec![text.to_owned()] }).await;
+            }
+        })
+    };
+    let (a, b, ()) = answers.await;
+    assert_eq!((a.unwrap(), b.unwrap()), (vec!["a is bad".to_owned()], vec!["b is bad".to_owned()]));
+    drop(init);
+    assert_eq!(link.own("/c", vec![], to()).await, None);
 }
 
 #[tokio::test]
@@ -158,32 +235,6 @@ async fn a_link_that_was_closed_shows_it() {
     link.closed().await;
     let mut rest = Vec::new();
     init.orders.read_to_end(&mut rest).await.unwrap();
-}
-
-#[test]
-fn lines_are_whole_wherever_the_stream_was_cut() {
-    let text = b"one\n\ntwo\nthree";
-    for cut in 0..text.len() {
-        let mut lines = Lines::default();
-        let mut seen = Vec::new();
-        for part in [&text[..cut], &text[cut..]] {
-            lines.feed(part, |line| seen.push(String::from_utf8(line.to_vec()).unwrap()));
-        }
-        assert_eq!(seen, ["one", "", "two"]);
-    }
-}
-
-#[test]
-fn a_line_without_end_is_dropped_and_takes_no_memory() {
-    let mut lines = Lines::default();
-    let mut seen = Vec::new();
-    let chunk = vec![b'x'; 1 << 20];
-    for _ in 0..20 {
-        lines.feed(&chunk, |_| panic!("no line yet"));
-    }
-    assert!(lines.begun.capacity() < MAX_LINE);
-    lines.feed(b"tail\nnext\n", |line| seen.push(line.to_vec()));
-    assert_eq!(seen, [b"next".to_vec()]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use buildr_init::wire::{HandBack, NewOwner, Order, Owner, Settings};
+use buildr_init::wire::{HandBack, NewOwner, Owner, Settings};
 use buildr_manifest::{EventKind, Outcome, Resources};
 use tokio::{task::JoinSet, time::timeout};
 
@@ -191,9 +191,9 @@ impl Run<'_> {
     /// Gives the workspace to the user that the stages run as.
     async fn give_workspace(&self, booted: &Booted, user: &str) -> Result<(), Outcome> {
         let to = NewOwner::Named(user.to_owned());
-        booted.link.send(Order::Own { path: WORKSPACE.to_owned(), from: Vec::new(), to }).await;
-        self.unless_interrupted(booted.link.shows(|board| board.owned.is_some())).await?;
-        let errors = booted.link.board().borrow().owned.clone().unwrap_or_default();
+        let given = self.unless_interrupted(booted.link.own(WORKSPACE, Vec::new(), to)).await?;
+        // Where the connection has ended, the first stage says so.
+        let errors = given.unwrap_or_default();
         if !errors.is_empty() {
             let list = errors.join("\n  ");
             self.feed

@@ -112,7 +112,10 @@ impl Container {
         let statuses = BTreeMap::new();
         let mut container = Self { folder, name, docker, input, reports, seq: 0, stages: 0, statuses };
         let first = container.report();
-        assert!(matches!(&first, Report::State { seq: 0, stages, .. } if stages.is_empty()), "{first:?}");
+        assert!(
+            matches!(&first, Report::State { sessions, stages, .. } if sessions.is_empty() && stages.is_empty()),
+            "{first:?}"
+        );
         container
     }
 
@@ -150,7 +153,12 @@ impl Container {
     }
 
     pub(crate) fn send(&mut self, seq: u64, order: Order) {
-        let mut line = serde_json::to_vec(&Command { seq, order }).expect("commands are JSON");
+        self.send_as(1, seq, order);
+    }
+
+    /// Sends a command of one of several sessions.
+    pub(crate) fn send_as(&mut self, session: u64, seq: u64, order: Order) {
+        let mut line = serde_json::to_vec(&Command { session, seq, order }).expect("commands are JSON");
         line.push(b'\n');
         self.write(&line);
     }

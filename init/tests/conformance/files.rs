@@ -14,7 +14,7 @@ const OTHER: Owner = Owner { uid: 4321, gid: 8765 };
 fn own(container: &mut Container, path: &str, from: Vec<u32>, to: NewOwner) -> Vec<String> {
     let wanted = container.order(Order::Own { path: path.into(), from, to });
     container.until(|report| match report {
-        Report::Owned { seq, errors } if seq == wanted => Some(errors),
+        Report::Owned { seq, errors, .. } if seq == wanted => Some(errors),
         _ => None,
     })
 }
@@ -93,6 +93,20 @@ fn files_are_given_to_a_user_and_links_are_not_followed() {
     assert_eq!(container.check(&[script]), expected);
     assert_eq!(own(&mut container, "/tmp/w/a", vec![], NewOwner::Named("dev".into())), Vec::<String>::new());
     assert_eq!(container.check(&["stat -c %u:%g /tmp/w/a/b"]), "1000:1000\n");
+}
+
+#[test]
+fn an_answer_is_given_again_where_it_is_asked_for_again() {
+    let mut container = Container::new(BUSYBOX);
+    let order = |path: &str| Order::Own { path: path.into(), from: vec![], to: NewOwner::Ids(OTHER) };
+    for (seq, path) in [(1, "/no/such"), (2, "/tmp"), (1, "/no/such"), (2, "/tmp")] {
+        container.send(seq, order(path));
+        let errors = container.until(|report| match report {
+            Report::Owned { session: 1, seq: answered, errors } if answered == seq => Some(errors),
+            _ => None,
+        });
+        assert_eq!(errors.len(), usize::from(seq == 1), "{errors:?}");
+    }
 }
 
 #[test]

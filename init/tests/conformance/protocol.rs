@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use buildr_init::wire::{EndCause, MAX_LINE, Order, Report, Settings, TimeRecord, VERSION};
+use buildr_init::wire::{EndCause, Heard, MAX_LINE, Order, Report, Settings, StageSpec, TimeRecord, VERSION};
 
 use crate::container::{BUSYBOX, Container, settings, stage};
 
@@ -12,10 +12,10 @@ fn a_number_that_was_seen_is_acknowledged_again_and_not_run_again() {
     let spec = stage(&["echo x >> /tmp/runs"]);
     for _ in 0..3 {
         container.send(1, Order::Start(spec.clone()));
-        container.until(|report| matches!(report, Report::Ack { seq: 1 }).then_some(()));
+        container.until(|report| matches!(report, Report::Ack { seq: 1, .. }).then_some(()));
     }
     container.send(2, Order::Start(spec));
-    container.until(|report| matches!(report, Report::Ack { seq: 2 }).then_some(()));
+    container.until(|report| matches!(report, Report::Ack { seq: 2, .. }).then_some(()));
     container.done(0);
     let mut again = stage(&["wc -l < /tmp/runs"]);
     again.stage = 5;
@@ -34,10 +34,23 @@ fn a_number_that_was_lost_can_be_sent_after_later_ones() {
 }
 
 #[test]
+fn an_engine_that_takes_over_counts_anew_and_what_the_first_sent_late_does_no_harm() {
+    let mut container = Container::new(BUSYBOX);
+    let begin = |number: u32, script: &str| Order::Start(StageSpec { stage: number, ..stage(&[script]) });
+    container.send_as(1, 1, begin(0, "echo x >> /tmp/runs"));
+    container.send_as(2, 1, begin(1, "echo second"));
+    container.send_as(1, 1, begin(0, "echo x >> /tmp/runs"));
+    container.send_as(1, 2, begin(1, "echo late"));
+    assert_eq!(container.done(1).text(), "second\n");
+    container.send_as(2, 2, begin(2, "wc -l < /tmp/runs"));
+    assert_eq!(container.done(2).text().trim(), "1");
+}
+
+#[test]
 fn torn_oversize_and_foreign_lines_are_dropped() {
     let mut container = Container::new(BUSYBOX);
-    container.write(b"{\"seq\":1,\"order\":\"exi\n");
-    container.write(b"\n\xff\xfe\0\nnull\n[]\n{\"seq\":1,\"order\":\"dance\"}\n");
+    container.write(b"{\"session\":1,\"seq\":1,\"order\":\"exi\n");
+    container.write(b"\n\xff\xfe\0\nnull\n[]\n{\"session\":1,\"seq\":1,\"order\":\"dance\"}\n");
     let piece = vec![b'x'; 1 << 20];
     for _ in 0..=(MAX_LINE >> 20) {
         container.write(&piece);
@@ -52,11 +65,12 @@ fn a_query_tells_of_every_stage() {
     container.check(&["echo a", "echo b"]);
     container.run(stage(&["exit 3"]));
     container.send(0, Order::Query);
-    let (version, seq, stages) = container.until(|report| match report {
-        Report::State { version, seq, stages } => Some((version, seq, stages)),
+    let (version, sessions, stages) = container.until(|report| match report {
+        Report::State { version, sessions, stages } => Some((version, sessions, stages)),
         _ => None,
     });
-    assert_eq!((version, seq, stages.len()), (VERSION, 2, 2));
+    assert_eq!((version, stages.len()), (VERSION, 2));
+    assert_eq!(sessions, [Heard { session: 1, up_to: 2 }]);
     assert_eq!((stages[0].log_bytes, stages[0].steps.as_slice()), (4, &[0, 2][..]));
     assert_eq!(stages[1].end.as_ref().map(|end| &end.cause), Some(&EndCause::Exit(3)));
 }
