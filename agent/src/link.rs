@@ -5,7 +5,7 @@ mod log_stream;
 
 use std::{collections::HashMap, error::Error as _, time::Duration};
 
-use buildr_manifest::{Event, StageName};
+use buildr_manifest::{Event, LogName, StageName};
 use buildr_proto::{
     AGENT_CREDENTIAL, AUTHORIZATION, AttemptId, InstanceId,
     pb::{
@@ -114,8 +114,8 @@ pub struct Plan {
 /// What a log must be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogSummary {
-    /// The stage.
-    pub stage: StageName,
+    /// Whose.
+    pub log: LogName,
     /// Its length in bytes.
     pub length: u64,
     /// CRC-32C of all of it.
@@ -248,8 +248,8 @@ pub(crate) fn encode(event: Event) -> (pb::JobEvent, usize) {
 
 impl From<LogSummary> for pb::LogSummary {
     fn from(summary: LogSummary) -> Self {
-        let LogSummary { stage, length, crc, missing } = summary;
-        Self { stage: stage.into(), length, crc32c: crc, missing }
+        let LogSummary { log, length, crc, missing } = summary;
+        Self { log: log.into(), length, crc32c: crc, missing }
     }
 }
 

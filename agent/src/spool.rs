@@ -1,5 +1,5 @@
 //! The agent's own copy of what the orchestrator has not yet acknowledged: one folder per attempt
-//! with a journal of its events and a file per stage's log. It outlives the process. Nothing here
+//! with a journal of its events and a file per log. It outlives the process. Nothing here
 //! talks to anybody, and every call may block on the disk: call it from `spawn_blocking`.
 //!
 //! The only writer of a folder is its [`Writer`]; readers see no further than [`Progress`] says.
@@ -17,7 +17,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use buildr_manifest::StageName;
+use buildr_manifest::LogName;
 use buildr_proto::AttemptId;
 
 pub use self::{
@@ -37,24 +37,24 @@ pub struct Spool {
 pub struct Progress {
     /// How many events there are.
     pub events: u64,
-    /// The logs of the stages that began, in that order.
+    /// The logs of the stages and services that began, in that order.
     pub logs: Vec<LogProgress>,
     /// Nothing will be added; the last event is the job's end.
     pub closed: bool,
 }
 
-/// How far a stage's log is.
+/// How far a log is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogProgress {
-    /// The stage.
-    pub stage: StageName,
+    /// Whose.
+    pub log: LogName,
     /// How many bytes can be read.
     pub written: u64,
     /// How many bytes there were to write; more than `written` only after a fault of the disk.
     pub length: u64,
     /// CRC-32C of all `length` bytes.
     pub crc: u32,
-    /// The stage is over.
+    /// Nothing will be added: its stage is over, or the job.
     pub ended: bool,
 }
 
@@ -75,7 +75,7 @@ impl Error {
 }
 
 impl Spool {
-    /// Uses this folder, and makes it where it is missing. A stage's log may have `log_limit` bytes.
+    /// Uses this folder, and makes it where it is missing. A log may have `log_limit` bytes.
     pub fn open(root: PathBuf, log_limit: u64) -> Result<Self, Error> {
         let mut builder = fs::DirBuilder::new();
         builder

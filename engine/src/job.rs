@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
-use buildr_manifest::{Event, JobPlan, Outcome, Pick, Plan, StageName, Trigger, VarName};
+use buildr_manifest::{Event, JobPlan, LogName, Outcome, Pick, Plan, Trigger, VarName};
 use bytes::Bytes;
 use jiff::Timestamp;
 
@@ -140,16 +140,16 @@ pub struct Prepared {
 pub enum Item {
     /// Something happened.
     Event(Event),
-    /// A stage wrote something.
+    /// A stage or a service wrote something.
     Output(Output),
 }
 
-/// A piece of a stage's output. The pieces of a stage follow each other without a gap.
+/// A piece of the output of a stage or a service. The pieces of a log follow each other without a gap.
 #[derive(Clone, Debug)]
 pub struct Output {
-    /// The stage.
-    pub stage: StageName,
-    /// Where in the stage's log it begins, in bytes.
+    /// Whose.
+    pub log: LogName,
+    /// Where in the log it begins, in bytes.
     pub offset: u64,
     /// At most 256 KiB, cut anywhere.
     pub data: Bytes,

@@ -118,7 +118,7 @@ impl<'a> Watch<'a> {
     async fn tell_output(&mut self, end: u64) -> Result<(), Damage> {
         for Piece { offset, data, times } in self.read(end).await? {
             let end = offset + data.len() as u64;
-            self.feed.output(Output { stage: self.plan.name.clone(), offset, data, times }).await;
+            self.feed.output(Output { log: self.plan.name.clone().into(), offset, data, times }).await;
             self.told = end;
         }
         Ok(())

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{Outcome, StageName, StageState};
+use crate::{Outcome, ServiceName, StageName, StageState};
 
 /// One thing that happened to a job, with the time at which the engine saw it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,7 +52,7 @@ pub enum EventKind {
         stages: Vec<StageName>,
         /// The names of the services that run beside the stages.
         #[serde(default)]
-        services: Vec<String>,
+        services: Vec<ServiceName>,
     },
     /// Something that the user should know and that stops nothing.
     Warning {
@@ -86,7 +86,7 @@ pub enum EventKind {
     /// A service can be used.
     ServiceReady {
         /// Its name.
-        service: String,
+        service: ServiceName,
         /// Its image as the manifest names it.
         image: String,
         /// The id of the image that was really used (`sha256:...`).

@@ -14,7 +14,7 @@
 //!   of it that the engine carries out as a [`JobPlan`]
 //! - [`schema`]: the JSON Schema of the language, for editors
 //! - [`diagnostic`]: what is wrong with a manifest, for people and for programs
-//! - [`name`]: checked names (stages, variables)
+//! - [`name`]: checked names (stages, services, their logs, variables)
 //! - [`event`], [`outcome`]: what a running job reports, and how it ends
 //! - [`seconds`]: durations in JSON
 
@@ -48,7 +48,7 @@ pub use manifest::{
     OnPullRequest, OnPush, OnTag, Reports, Resources, Service, Shell, Stage, StageRetry, Triggers, Values,
     Variable,
 };
-pub use name::{StageName, VarName};
+pub use name::{LogName, ServiceName, StageName, VarName};
 pub use outcome::{Cause, Outcome, StageState};
 pub use place::{Keys, Place};
 pub use plan::{

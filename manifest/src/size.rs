@@ -25,7 +25,7 @@ const UNITS: [(&str, u64); 8] = [
 pub(crate) fn words(bytes: u64) -> String {
     let units = [("TiB", 1_u64 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
     match units.into_iter().find(|(_, factor)| bytes >= *factor) {
-        Some((unit, factor)) if bytes % factor == 0 => format!("{} {unit}", bytes / factor),
+        Some((unit, factor)) if bytes.is_multiple_of(factor) => format!("{} {unit}", bytes / factor),
         Some((unit, factor)) => {
             let tenths = u128::from(bytes) * 10 / u128::from(factor);
             format!("{}.{} {unit}", tenths / 10, tenths % 10)

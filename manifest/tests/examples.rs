@@ -93,7 +93,7 @@ fn headline(job: &Job) -> String {
     if let Some((group, _)) = &job.concurrency {
         let _ = write!(text, ", alone in the group {group}");
     }
-    let services: Vec<&str> = job.services.iter().map(|service| service.service.name.as_str()).collect();
+    let services: Vec<&str> = job.services.iter().map(|service| &*service.service.name).collect();
     if !services.is_empty() {
         let _ = write!(text, ", beside {}", services.join(" and "));
     }

@@ -1,4 +1,4 @@
-//! Log bytes: one append-only file per stage of an attempt, and beside it a sparse index of times.
+//! Log bytes: one append-only file per stage or service of an attempt, and beside it a sparse index of times.
 //!
 //! Bytes are acknowledged only after an fdatasync that covers them; the syncs of all logs are made
 //! together, at most [`FLUSH`] after the oldest byte. Readers never see what is not durable. The
@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use buildr_manifest::StageName;
+use buildr_manifest::LogName;
 use buildr_proto::AttemptId;
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -38,13 +38,13 @@ pub const MAX_LOG: u64 = 8 << 30;
 /// How many chunks may wait for the writer.
 const WAITING: usize = 64;
 
-/// The log of one stage of one attempt.
+/// The log of one stage or service of one attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LogKey {
     /// The attempt.
     pub attempt: AttemptId,
-    /// The stage.
-    pub stage: StageName,
+    /// Whose.
+    pub log: LogName,
 }
 
 /// A piece of a log.
@@ -63,8 +63,8 @@ pub struct Chunk {
 /// What a log must be, as its agent says.
 #[derive(Clone, Debug)]
 pub struct LogClaim {
-    /// The stage.
-    pub stage: StageName,
+    /// Whose.
+    pub log: LogName,
     /// Its length.
     pub length: u64,
     /// CRC-32C of all of it.
@@ -94,11 +94,11 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The log is longer than any may be.
-    #[error("the log of stage {0} is longer than {MAX_LOG} bytes")]
-    TooLong(StageName),
+    #[error("the log of {} is longer than {MAX_LOG} bytes", .0.owner())]
+    TooLong(LogName),
     /// The final report was given.
-    #[error("the log of stage {0} is complete and takes no more")]
-    Sealed(StageName),
+    #[error("the log of {} is complete and takes no more", .0.owner())]
+    Sealed(LogName),
     /// The writer has ended.
     #[error("the log writer has stopped")]
     Stopped,
@@ -128,7 +128,7 @@ impl Logs {
 
     /// Compares a log with what its agent says it must be. It takes no chunk after that.
     pub async fn verify(&self, attempt: AttemptId, claim: LogClaim) -> Result<LogVerdict, Error> {
-        let key = LogKey { attempt, stage: claim.stage };
+        let key = LogKey { attempt, log: claim.log };
         let (answer, sealed) = oneshot::channel();
         self.requests.send(Request::Seal(key.clone(), answer)).await.map_err(|_| Error::Stopped)?;
         let (stored, crc) = sealed.await.map_err(|_| Error::Stopped)??;
@@ -146,7 +146,7 @@ impl Logs {
             None
         };
         let missing = (claim.length.saturating_sub(stored)).max(if whole { claim.missing } else { 0 });
-        Ok(LogVerdict { stage: key.stage, stored, missing, damage })
+        Ok(LogVerdict { log: key.log, stored, missing, damage })
     }
 
     /// A reader of a log whose attempt is over: all of it is there.
@@ -160,17 +160,14 @@ impl Logs {
     }
 }
 
-/// A log's file. The name of a stage is a user's text: of it only harmless characters are used, and
+/// A log's file. Its name is a user's text: of it only harmless characters are used, and
 /// a digest tells apart what is left.
 fn path(root: &Path, key: &LogKey) -> PathBuf {
     let attempt = key.attempt.to_string();
-    let readable: String = key
-        .stage
-        .chars()
-        .take(40)
-        .map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' })
-        .collect();
-    let digest = Sha256::digest(key.stage.as_bytes());
+    let name = key.log.to_string();
+    let readable: String =
+        name.chars().take(40).map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' }).collect();
+    let digest = Sha256::digest(name.as_bytes());
     let digest: String = digest[..8].iter().map(|byte| format!("{byte:02x}")).collect();
     // The first characters of a ULID are time: a folder has the attempts of about nine hours.
     root.join(&attempt[..5]).join(&attempt).join(format!("{readable}.{digest}.log"))

@@ -14,7 +14,7 @@ mod time;
 
 use std::collections::{BTreeMap, HashMap};
 
-use buildr_manifest::StageName;
+use buildr_manifest::{LogName, ServiceName, StageName};
 
 pub use build::{build_state_from_pb, build_state_to_pb};
 pub use time::{duration_from_pb, duration_to_pb, timestamp_from_pb, timestamp_to_pb};
@@ -142,6 +142,16 @@ impl Field {
     /// A stage's name, or none.
     pub fn optional_stage(self, name: String) -> Result<Option<StageName>, Invalid> {
         if name.is_empty() { Ok(None) } else { self.stage(name).map(Some) }
+    }
+
+    /// A service's name.
+    pub fn service(self, name: String) -> Result<ServiceName, Invalid> {
+        ServiceName::new(name).map_err(|error| self.wrong(error))
+    }
+
+    /// The name of a stage's or a service's log.
+    pub fn log(self, name: String) -> Result<LogName, Invalid> {
+        LogName::new(name).map_err(|error| self.wrong(error))
     }
 
     /// A text that is parsed, as ids are.

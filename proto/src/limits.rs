@@ -46,6 +46,12 @@ pub const MAX_JOBS: usize = 1000;
 /// The most stages of one job.
 pub const MAX_STAGES: usize = 1000;
 
+/// The most services of one job.
+pub const MAX_SERVICES: usize = 100;
+
+/// The most logs of one job: of its stages and of its services.
+pub const MAX_LOGS: usize = MAX_STAGES + MAX_SERVICES;
+
 /// The longest idempotency key of a submit, in bytes; the shortest is 1.
 pub const MAX_IDEMPOTENCY_KEY: usize = 128;
 

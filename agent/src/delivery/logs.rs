@@ -81,7 +81,7 @@ impl<'a> Shipper<'a> {
         let progress = self.progress.borrow_and_update();
         for (index, log) in progress.logs.iter().enumerate() {
             if index == self.cursors.len() {
-                self.cursors.push(Cursor::new(log.stage.clone(), self.delivery.resumed));
+                self.cursors.push(Cursor::new(log.log.clone(), self.delivery.resumed));
             }
             self.cursors[index].observe(log.written, log.ended || progress.closed, Instant::now());
         }
@@ -186,10 +186,10 @@ impl<'a> Shipper<'a> {
     async fn chunk(&mut self, index: usize) -> Result<Chunk, CallError> {
         self.turn = index + 1;
         let cursor = &mut self.cursors[index];
-        let (stage, offset) = (cursor.stage.clone(), cursor.next_offset());
+        let (log, offset) = (cursor.log.clone(), cursor.next_offset());
         let length = cursor.take();
         if length == 0 {
-            return Ok(Chunk { stage, offset, piece: Piece { data: Default::default(), times: Vec::new() } });
+            return Ok(Chunk { log, offset, piece: Piece { data: Default::default(), times: Vec::new() } });
         }
         let (reader, folder) = (cursor.reader.clone(), self.delivery.folder.clone());
         let read = tokio::task::spawn_blocking(move || {
@@ -203,14 +203,14 @@ impl<'a> Shipper<'a> {
         let failed = |error: &dyn std::fmt::Display| CallError::Failed(format!("read the spool: {error}"));
         let (reader, piece) = read.await.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
         self.cursors[index].reader = Some(reader);
-        Ok(Chunk { stage, offset, piece })
+        Ok(Chunk { log, offset, piece })
     }
 
     fn take(&mut self, ack: &Ack) -> Result<(), Fenced> {
         if ack.fenced {
             return Err(self.fenced("the orchestrator takes no more of its logs"));
         }
-        if let Some(cursor) = self.cursors.iter_mut().find(|cursor| *cursor.stage == *ack.stage)
+        if let Some(cursor) = self.cursors.iter_mut().find(|cursor| cursor.log == ack.log)
             && cursor.acked(ack.durable, ack.gap)
         {
             self.moved = Instant::now();
@@ -228,7 +228,7 @@ impl<'a> Shipper<'a> {
         let summary = |(index, log): (usize, &crate::spool::LogProgress)| {
             let durable = self.cursors.get(index).map_or(0, Cursor::durable);
             LogSummary {
-                stage: log.stage.clone(),
+                log: log.log.clone(),
                 length: log.length,
                 crc: log.crc,
                 missing: log.length.saturating_sub(durable),

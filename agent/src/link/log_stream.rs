@@ -1,6 +1,6 @@
 //! One `AppendLog` stream: chunks out, acks in. It knows no files and no windows.
 
-use buildr_manifest::StageName;
+use buildr_manifest::LogName;
 use buildr_proto::{AttemptId, InstanceId, pb};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -15,8 +15,8 @@ const QUEUE: usize = 4;
 /// A piece of a log on its way. An empty one asks where to go on from.
 #[derive(Clone, Debug)]
 pub struct Chunk {
-    /// The stage.
-    pub stage: StageName,
+    /// Whose log.
+    pub log: LogName,
     /// Where it begins.
     pub offset: u64,
     /// The bytes and their times.
@@ -26,8 +26,8 @@ pub struct Chunk {
 /// How much of a log is durable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ack {
-    /// The stage, as the orchestrator names it.
-    pub stage: String,
+    /// Whose log.
+    pub log: LogName,
     /// Everything below this offset is safe.
     pub durable: u64,
     /// The attempt is not this process's any more.
@@ -75,17 +75,19 @@ impl LogStream {
         let Some(ack) = self.acks.message().await? else {
             return Err(CallError::Unreachable("it ended the stream of acks".into()));
         };
-        let pb::LogAck { attempt: _, stage, durable, fenced, gap } = ack;
-        Ok(Ack { stage, durable, fenced, gap })
+        let pb::LogAck { attempt: _, log, durable, fenced, gap } = ack;
+        let log = LogName::new(log)
+            .map_err(|invalid| CallError::Failed(format!("an ack that is none: {invalid}")))?;
+        Ok(Ack { log, durable, fenced, gap })
     }
 }
 
 fn message(attempt: AttemptId, instance: InstanceId, chunk: Chunk) -> pb::LogChunk {
-    let Chunk { stage, offset, piece: Piece { data, times } } = chunk;
+    let Chunk { log, offset, piece: Piece { data, times } } = chunk;
     pb::LogChunk {
         attempt: attempt.to_string(),
         instance: instance.to_string(),
-        stage: stage.into(),
+        log: log.into(),
         offset,
         data,
         times: times.into_iter().map(pb::TimeMark::from).collect(),

@@ -83,7 +83,7 @@ fn held_attempt(attempt: &Attempt) -> pb::HeldAttempt {
         phase: phase(attempt.phase()).into(),
         logs: logs
             .into_iter()
-            .map(|log| pb::LogPosition { stage: log.stage.into(), offset: log.written })
+            .map(|log| pb::LogPosition { log: log.log.into(), offset: log.written })
             .collect(),
     }
 }

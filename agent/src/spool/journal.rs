@@ -8,7 +8,7 @@ use std::{
     path::Path,
 };
 
-use buildr_manifest::{Event, StageName};
+use buildr_manifest::{Event, LogName};
 use serde::{Deserialize, Serialize};
 
 /// One line.
@@ -20,10 +20,10 @@ pub(super) enum Record {
         /// It.
         event: Event,
     },
-    /// A stage has a log from now on; its files are named by how many such lines came before.
+    /// There is a log from now on; its files are named by how many such lines came before.
     Log {
-        /// The stage.
-        stage: StageName,
+        /// Whose.
+        log: LogName,
     },
 }
 

@@ -1,4 +1,4 @@
-//! The log of one stage: a file with its bytes, and one with time marks of 16 bytes each (offset,
+//! The log of one stage or service: a file with its bytes, and one with time marks of 16 bytes each (offset,
 //! microseconds since 1970, both little-endian).
 
 use std::{
@@ -78,7 +78,7 @@ pub struct LogReader {
 }
 
 impl LogReader {
-    /// Opens the files of the stage with this index in [`super::Progress::logs`].
+    /// Opens the files of the log with this index in [`super::Progress::logs`].
     pub fn open(folder: &Path, index: usize) -> io::Result<Self> {
         let open = |name| File::open(folder.join(name));
         Ok(Self { data: open(data_name(index))?, times: open(times_name(index))? })

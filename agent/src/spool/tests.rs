@@ -1,7 +1,7 @@
 use std::{fs::OpenOptions, io::Write, time::Duration};
 
 use buildr_engine::job::{Item, Output};
-use buildr_manifest::{Cause, Event, EventKind, Outcome, StageState, Usage};
+use buildr_manifest::{Cause, Event, EventKind, Outcome, ServiceName, StageName, StageState, Usage};
 use bytes::Bytes;
 use jiff::Timestamp;
 
@@ -40,7 +40,12 @@ fn finished(outcome: Outcome) -> Item {
 fn output(name: &str, offset: u64, data: &[u8]) -> Item {
     let at = |n: i64| Timestamp::from_second(n).unwrap();
     let times = vec![(offset, at(offset as i64))];
-    Item::Output(Output { stage: stage(name), offset, data: Bytes::copy_from_slice(data), times })
+    Item::Output(Output { log: stage(name).into(), offset, data: Bytes::copy_from_slice(data), times })
+}
+
+fn service_output(name: &str, offset: u64, data: &[u8]) -> Item {
+    let log = ServiceName::new(name).unwrap().into();
+    Item::Output(Output { log, offset, data: Bytes::copy_from_slice(data), times: Vec::new() })
 }
 
 fn outcome(writer: &Writer) -> Outcome {
@@ -87,6 +92,25 @@ fn what_was_written_is_there_in_another_process() {
     let log = LogReader::open(again.folder(), 0).unwrap();
     assert_eq!(log.read(4, 8).unwrap().data, "o world\n");
     assert_eq!(before.logs[0].crc, crc32c::crc32c(b"hello world\n"));
+}
+
+#[test]
+fn a_service_has_a_log_of_its_own_and_is_no_stage_that_began() {
+    let Place { spool, attempt, _root } = place();
+    let mut writer = spool.begin(attempt).unwrap();
+    writer.write([service_output("db", 0, b"ready\n")]);
+    assert!(!writer.has_begun());
+    writer.write([started("db"), output("db", 0, b"a stage\n"), service_output("db", 6, b"more\n")]);
+    assert!(writer.has_begun());
+    drop(writer);
+
+    let (_, again) = spool.leftovers().unwrap().pop().unwrap();
+    let logs = again.progress().borrow().logs.clone();
+    let names: Vec<_> = logs.iter().map(|log| log.log.to_string()).collect();
+    assert_eq!(names, ["services/db", "db"]);
+    assert_eq!(logs[0].crc, crc32c::crc32c(b"ready\nmore\n"));
+    assert_eq!(LogReader::open(again.folder(), 0).unwrap().read(0, 11).unwrap().data, "ready\nmore\n");
+    assert_eq!(LogReader::open(again.folder(), 1).unwrap().read(0, 8).unwrap().data, "a stage\n");
 }
 
 #[test]

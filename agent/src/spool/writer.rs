@@ -9,7 +9,7 @@ use std::{
 };
 
 use buildr_engine::job::{Item, Output};
-use buildr_manifest::{Event, EventKind, Outcome, StageName, StageState, Usage};
+use buildr_manifest::{Event, EventKind, LogName, Outcome, StageState, Usage};
 use jiff::Timestamp;
 use tokio::sync::watch;
 
@@ -22,8 +22,8 @@ use super::{
 /// Who ends a job whose spool cannot be written.
 pub const DISK_FAULT: &str = "the agent, for want of disk";
 
-/// What a stage's log may have above the limit: the engine ends a stage at the limit, and what was
-/// on its way by then still comes.
+/// What a log may have above the limit: the engine ends a stage at the limit and cuts off a service's
+/// log there, and what was on its way by then still comes.
 const LIMIT_SLACK: u64 = 4 << 20;
 
 /// How many events may wait for the orchestrator before ephemeral ones are left out.
@@ -93,7 +93,7 @@ impl Writer {
                     writer.finished |= matches!(event.kind, EventKind::JobFinished { .. });
                     progress.events = writer.outbox.push(event);
                 }
-                Record::Log { stage } => progress.logs.push(writer.measure(stage, progress.logs.len())?),
+                Record::Log { log } => progress.logs.push(writer.measure(log, progress.logs.len())?),
             }
         }
         writer.progress.send_replace(progress);
@@ -113,11 +113,11 @@ impl Writer {
         }
     }
 
-    fn measure(&mut self, stage: StageName, index: usize) -> Result<LogProgress, Error> {
+    fn measure(&mut self, log: LogName, index: usize) -> Result<LogProgress, Error> {
         let (length, crc) =
             LogFile::measure(&self.folder, index).map_err(Error::new("read a log in", &self.folder))?;
         self.files.push(None);
-        Ok(LogProgress { stage, written: length, length, crc, ended: true })
+        Ok(LogProgress { log, written: length, length, crc, ended: true })
     }
 
     /// Where readers find the files.
@@ -153,7 +153,7 @@ impl Writer {
 
     /// Whether a stage began: then the job cannot begin anew without anybody asking.
     pub fn has_begun(&self) -> bool {
-        !self.progress.borrow().logs.is_empty()
+        self.progress.borrow().logs.iter().any(|log| log.log.stage().is_some())
     }
 
     /// Whether it has the job's end.
@@ -193,7 +193,7 @@ impl Writer {
         for stage in open {
             let log_bytes = {
                 let progress = self.progress.borrow();
-                progress.logs.iter().find(|log| log.stage == stage).map_or(0, |log| log.length)
+                progress.logs.iter().find(|log| log.log.is_of(&stage)).map_or(0, |log| log.length)
             };
             self.event(now(EventKind::StageFinished {
                 stage,
@@ -212,7 +212,7 @@ impl Writer {
             return;
         }
         if let EventKind::StageStarted { stage } = &event.kind {
-            self.log_index(&stage.clone());
+            self.log_index(&stage.clone().into());
         }
         if let EventKind::JobFinished { outcome, .. } = &mut event.kind {
             self.admit_fault(outcome);
@@ -243,19 +243,20 @@ impl Writer {
     }
 
     fn output(&mut self, output: &Output) {
-        let index = self.log_index(&output.stage);
+        let index = self.log_index(&output.log);
         let (length, crc) = {
             let progress = self.progress.borrow();
             (progress.logs[index].length, progress.logs[index].crc)
         };
         if output.offset != length {
             self.fail(format!(
-                "the log of stage {} jumps from byte {length} to {}",
-                output.stage, output.offset
+                "the log of {} jumps from byte {length} to {}",
+                output.log.owner(),
+                output.offset
             ));
         }
         if length + output.data.len() as u64 > self.limit.saturating_add(LIMIT_SLACK) {
-            self.fail(format!("stage {} wrote more than the limit of {} bytes", output.stage, self.limit));
+            self.fail(format!("{} wrote more than the limit of {} bytes", output.log.owner(), self.limit));
         }
         let written = self.append_output(index, output);
         let added = output.data.len() as u64;
@@ -275,25 +276,25 @@ impl Writer {
         match file.append(&output.data, &output.times) {
             Ok(()) => true,
             Err(error) => {
-                self.fail(format!("write the log of stage {}: {error}", output.stage));
+                self.fail(format!("write the log of {}: {error}", output.log.owner()));
                 false
             }
         }
     }
 
-    /// The index of a stage's log; it begins where there is none.
-    fn log_index(&mut self, stage: &StageName) -> usize {
-        let known = self.progress.borrow().logs.iter().position(|log| log.stage == *stage);
+    /// The index of a log; it begins where there is none.
+    fn log_index(&mut self, log: &LogName) -> usize {
+        let known = self.progress.borrow().logs.iter().position(|known| known.log == *log);
         if let Some(index) = known {
             return index;
         }
-        self.append(&Record::Log { stage: stage.clone() });
+        self.append(&Record::Log { log: log.clone() });
         let index = self.files.len();
         let file = LogFile::create(&self.folder, index)
-            .map_err(|error| self.fail(format!("begin the log of stage {stage}: {error}")))
+            .map_err(|error| self.fail(format!("begin the log of {}: {error}", log.owner())))
             .ok();
         self.files.push(file);
-        let log = LogProgress { stage: stage.clone(), written: 0, length: 0, crc: 0, ended: false };
+        let log = LogProgress { log: log.clone(), written: 0, length: 0, crc: 0, ended: false };
         self.progress.send_modify(|progress| progress.logs.push(log));
         index
     }
@@ -323,7 +324,7 @@ fn now(kind: EventKind) -> Event {
 
 fn note(progress: &mut Progress, kind: &EventKind) {
     if let EventKind::StageFinished { stage, .. } = kind
-        && let Some(log) = progress.logs.iter_mut().find(|log| log.stage == *stage)
+        && let Some(log) = progress.logs.iter_mut().find(|log| log.log.is_of(stage))
     {
         log.ended = true;
     }

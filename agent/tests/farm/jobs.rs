@@ -40,7 +40,7 @@ async fn an_offer_becomes_events_logs_and_a_final_report() {
     assert_eq!(attempt.logs["build"], b"hello\n");
     assert_eq!(attempt.times, 1);
     let summary =
-        pb::LogSummary { stage: "build".into(), length: 6, crc32c: crc32c::crc32c(b"hello\n"), missing: 0 };
+        pb::LogSummary { log: "build".into(), length: 6, crc32c: crc32c::crc32c(b"hello\n"), missing: 0 };
     assert_eq!(attempt.last.unwrap().logs, [summary]);
     agent.until("all is freed", |load| load.held == 0 && load.busy == 0).await;
     assert_eq!(fs::read_dir(farm.spool()).unwrap().count(), 0);
@@ -68,7 +68,7 @@ async fn what_runs_is_named_in_heartbeats() {
     let named = |held: &pb::HeldAttempt| {
         held.attempt == id
             && held.phase() == pb::AttemptPhase::Running
-            && held.logs.iter().any(|log| log.stage == "build" && log.offset == 5)
+            && held.logs.iter().any(|log| log.log == "build" && log.offset == 5)
     };
     farm.orchestrator
         .until("a heartbeat with the attempt", |facts| {

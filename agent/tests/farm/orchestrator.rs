@@ -278,11 +278,11 @@ impl Service {
                 let _ = out.send(Err(Status::unavailable("broken on purpose"))).await;
                 return;
             }
-            let pb::LogChunk { attempt, instance, stage, offset, data, times } = chunk;
-            let mut ack = pb::LogAck { attempt: attempt.clone(), stage: stage.clone(), ..Default::default() };
+            let pb::LogChunk { attempt, instance, log: name, offset, data, times } = chunk;
+            let mut ack = pb::LogAck { attempt: attempt.clone(), log: name.clone(), ..Default::default() };
             let taken = self.current(&attempt, &instance, |attempt| {
                 attempt.times += times.len();
-                let log = attempt.logs.entry(stage).or_default();
+                let log = attempt.logs.entry(name).or_default();
                 let have = log.len() as u64;
                 if offset <= have {
                     log.extend(data.iter().skip((have - offset) as usize));

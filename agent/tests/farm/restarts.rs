@@ -20,7 +20,7 @@ fn leave(farm: &Farm, outcome: Option<Outcome>) -> AttemptId {
     writer.write([
         event(EventKind::JobStarted),
         event(EventKind::StageStarted { stage: stage("build") }),
-        Item::Output(Output { stage: stage("build"), offset: 0, data, times: Vec::new() }),
+        Item::Output(Output { log: stage("build").into(), offset: 0, data, times: Vec::new() }),
     ]);
     let end = |outcome| EventKind::JobFinished { outcome, duration: Duration::ZERO, containers_removed: 0 };
     writer.write(outcome.map(|outcome| event(end(outcome))));

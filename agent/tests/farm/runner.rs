@@ -48,7 +48,7 @@ impl Job {
         let (data, offset) = (data.into(), self.written);
         self.written += data.len() as u64;
         let times = vec![(offset, Timestamp::now())];
-        self.items.send(Item::Output(Output { stage: stage(name), offset, data, times })).await.unwrap();
+        self.items.send(Item::Output(Output { log: stage(name).into(), offset, data, times })).await.unwrap();
     }
 
     pub(crate) async fn end(&mut self, name: &str) {

@@ -20,7 +20,7 @@ use std::{
 };
 
 use buildr_engine::job::Item;
-use buildr_manifest::{EventKind, Outcome, StageName, StageState};
+use buildr_manifest::{EventKind, LogName, Outcome, ServiceName, StageState};
 use buildr_proto::build::{Build, BuildEvent, BuildEventKind, BuildState};
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
@@ -44,10 +44,10 @@ pub enum Entry {
     Item(Item),
     /// What the orchestrator told of the build. Never a `BuildEventKind::Job`.
     Farm(BuildEvent),
-    /// So many bytes of the end of a stage's log were never delivered.
+    /// So many bytes of the end of a log were never delivered.
     LogIncomplete {
-        /// The stage.
-        stage: StageName,
+        /// Whose.
+        log: LogName,
         /// How many.
         missing: u64,
     },
@@ -65,8 +65,10 @@ pub enum Entry {
 pub struct Options {
     /// Of which stages.
     pub stages: Stages,
-    /// Where to begin in the logs of some stages; the others from byte 0.
-    pub begin: BTreeMap<StageName, u64>,
+    /// And the output of which services.
+    pub services: BTreeSet<ServiceName>,
+    /// Where to begin in some logs; the others from byte 0.
+    pub begin: BTreeMap<LogName, u64>,
     /// Give the times of the bytes too.
     pub times: bool,
     /// Go on to the build's end, or stop where it stood at the beginning.
@@ -120,7 +122,7 @@ enum Wait {
 impl Follow {
     /// Begins to follow a build, which is as `build` says.
     pub fn new(client: Client, build: &Build, options: Options) -> Self {
-        let Options { stages, begin, times, until, patience } = options;
+        let Options { stages, services, begin, times, until, patience } = options;
         let (event_sender, events) = mpsc::channel(64);
         let mut event_reader = JoinSet::new();
         event_reader.spawn(watch::events(client.clone(), build.number, patience, event_sender));
@@ -128,7 +130,7 @@ impl Follow {
         let remaining = (until == Until::Now && !settled).then(|| Remaining::of(build, &stages));
         Self {
             over: remaining.as_ref().is_some_and(Remaining::is_empty),
-            selection: Selection::new(stages, begin),
+            selection: Selection::new(stages, services, begin),
             settled,
             remaining,
             events,
@@ -257,12 +259,17 @@ impl Follow {
         if ends_attempt(&event) {
             self.logs.ended_by(&event).iter().for_each(|key| self.close(key, 0));
         }
+        if let Some(EventKind::Planned { services, .. }) = job_event(&event) {
+            let wanted = services.iter().filter(|name| self.selection.wants_service(name));
+            let keys: Vec<_> = wanted.map(|name| log_key(&event, name.clone())).collect();
+            keys.into_iter().for_each(|key| self.open(key));
+        }
         if let Some((key, length)) = place(&event) {
             match job_event(&event) {
                 Some(EventKind::StageStarted { .. }) => self.open(key),
                 Some(EventKind::StageFinished { .. }) => {
                     self.close(&key, length);
-                    self.note(|remaining| remaining.ended(&key.stage));
+                    self.note(|remaining| remaining.ended(&key.log));
                 }
                 _ => {}
             }
@@ -280,8 +287,8 @@ impl Follow {
     }
 
     fn open(&mut self, key: LogKey) {
-        let begin = self.selection.begin(&key.stage);
-        self.note(|remaining| remaining.shown(&key.stage, begin));
+        let begin = self.selection.begin(&key.log);
+        self.note(|remaining| remaining.shown(&key.log, begin));
         self.logs.open(key, begin);
     }
 
@@ -290,13 +297,13 @@ impl Follow {
         let Some(missing) = self.logs.close(key, length) else { return };
         self.back(&Some(key.clone()));
         if missing > 0 {
-            self.ready.push_back(Entry::LogIncomplete { stage: key.stage.clone(), missing });
+            self.ready.push_back(Entry::LogIncomplete { log: key.log.clone(), missing });
         }
     }
 
     fn give(&mut self, key: &LogKey, upto: u64) {
         if let Some(shown) = self.logs.give(key, upto, &mut self.ready) {
-            self.note(|remaining| remaining.shown(&key.stage, shown));
+            self.note(|remaining| remaining.shown(&key.log, shown));
         }
     }
 
@@ -325,7 +332,12 @@ fn job_event(event: &BuildEvent) -> Option<&EventKind> {
 /// The log that an event concerns, and the offset before which all of it is to be shown first.
 fn place(event: &BuildEvent) -> Option<(LogKey, u64)> {
     let (stage, offset) = job_event(event)?.position()?;
-    Some((LogKey { job: event.job, attempt: event.attempt, stage: stage.clone() }, offset))
+    Some((log_key(event, stage.clone()), offset))
+}
+
+/// A log of the attempt that an event is of.
+fn log_key(event: &BuildEvent, log: impl Into<LogName>) -> LogKey {
+    LogKey { job: event.job, attempt: event.attempt, log: log.into() }
 }
 
 /// The stage ran, and not to its good end.

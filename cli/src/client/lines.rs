@@ -49,7 +49,7 @@ impl Client {
             build: build.get(),
             job: job.index,
             attempt: job.attempt.as_ref().map(|attempt| attempt.id.to_string()).unwrap_or_default(),
-            stage: stage.name.to_string(),
+            log: stage.name.to_string(),
             offset,
             follow: false,
             times: false,

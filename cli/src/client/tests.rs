@@ -1,6 +1,7 @@
 //! A client against a service in this process that behaves as the test wants.
 
 use std::{
+    collections::BTreeMap,
     pin::Pin,
     sync::{
         Arc, Mutex,
@@ -9,7 +10,7 @@ use std::{
 };
 
 use buildr_engine::job::Item;
-use buildr_manifest::{Event, EventKind, Outcome, StageName, StageState, Usage};
+use buildr_manifest::{Event, EventKind, Outcome, ServiceName, StageName, StageState, Usage};
 use buildr_proto::{
     AgentId, AttemptId,
     build::{
@@ -36,9 +37,21 @@ use super::{
 #[derive(Clone, Default)]
 struct World {
     events: Vec<BuildEvent>,
-    log: Vec<u8>,
-    /// The log is complete, with so many bytes missing.
-    log_end: Option<u64>,
+    /// By the logs' names.
+    logs: BTreeMap<String, FakeLog>,
+}
+
+#[derive(Clone, Default)]
+struct FakeLog {
+    bytes: Vec<u8>,
+    /// It is complete, with so many bytes missing.
+    end: Option<u64>,
+}
+
+impl World {
+    fn log(&mut self, name: &str) -> &mut FakeLog {
+        self.logs.entry(name.to_owned()).or_default()
+    }
 }
 
 /// A service that gives what is in its world, and breaks each stream after a number of messages.
@@ -136,15 +149,16 @@ impl BuildService for Fake {
         &self,
         request: Request<pb::ReadLogRequest>,
     ) -> Result<Response<Self::ReadLogStream>, Status> {
-        let mut offset = request.into_inner().offset;
+        let pb::ReadLogRequest { mut offset, log: name, .. } = request.into_inner();
         self.log_offsets.lock().unwrap().push(offset);
         let piece = self.piece;
         let next = move |world: World| {
+            let log = world.logs.get(&name)?;
             let from = usize::try_from(offset).unwrap();
-            let until = world.log.len().min(from + piece);
-            let (data, begin) = (Bytes::copy_from_slice(&world.log[from..until]), offset);
+            let until = log.bytes.len().min(from + piece);
+            let (data, begin) = (Bytes::copy_from_slice(&log.bytes[from..until]), offset);
             if data.is_empty() {
-                let missing = world.log_end?;
+                let missing = log.end?;
                 return Some((pb::ReadLogResponse { offset, data, times: vec![], end: true, missing }, true));
             }
             offset = until as u64;
@@ -232,7 +246,8 @@ fn whole_story() -> World {
         stage_end(7, StageState::Passed),
         farm(8, BuildEventKind::Finished(Outcome::Passed)),
     ];
-    World { events, log: LOG.into(), log_end: Some(0) }
+    let log = FakeLog { bytes: LOG.into(), end: Some(0) };
+    World { events, logs: [("test".to_owned(), log)].into() }
 }
 
 fn build(state: BuildState) -> Build {
@@ -303,6 +318,7 @@ fn describe(entry: &Entry) -> String {
     match entry {
         Entry::Item(Item::Output(output)) => String::from_utf8_lossy(&output.data).into_owned(),
         Entry::Item(Item::Event(event)) => match &event.kind {
+            EventKind::Planned { .. } => "{planned}".to_owned(),
             EventKind::StageStarted { .. } => "{start}".to_owned(),
             EventKind::StepStarted { step, .. } => format!("{{{step}}}"),
             EventKind::StageFinished { .. } => "{end}".to_owned(),
@@ -340,7 +356,10 @@ async fn a_late_reader_sees_everything_in_order() {
 #[tokio::test]
 async fn a_live_reader_sees_what_comes_when_it_comes() {
     let whole = whole_story();
-    let begun = World { events: whole.events[..4].to_vec(), log: b"on".to_vec(), log_end: None };
+    let begun = World {
+        events: whole.events[..4].to_vec(),
+        logs: [("test".to_owned(), FakeLog { bytes: b"on".to_vec(), end: None })].into(),
+    };
     let fake = Fake::new(begun);
     let mut follow = Follow::new(fake.serve().await, &build(BuildState::Running), options());
     let first = read(&mut follow, |text| text.ends_with("on")).await;
@@ -366,8 +385,8 @@ async fn broken_connections_cost_nothing() {
 #[tokio::test]
 async fn a_log_that_is_incomplete_is_told_so() {
     let mut world = whole_story();
-    world.log.truncate(9);
-    world.log_end = Some(10);
+    world.log("test").bytes.truncate(9);
+    world.log("test").end = Some(10);
     let mut follow = Follow::new(Fake::new(world).serve().await, &finished(), options());
     assert_eq!(
         read(&mut follow, |_| false).await,
@@ -394,8 +413,8 @@ async fn the_log_of_a_lost_attempt_is_shown_to_its_end() {
 async fn without_following_the_stream_ends_where_the_build_stood() {
     let mut world = whole_story();
     world.events.truncate(5);
-    world.log.truncate(8);
-    world.log_end = None;
+    world.log("test").bytes.truncate(8);
+    world.log("test").end = None;
     let options = Options { until: Until::Now, ..options() };
     let mut follow = Follow::new(Fake::new(world).serve().await, &build(BuildState::Running), options);
     assert_eq!(read(&mut follow, |_| false).await, "{queued}{accepted}{start}{0}one\n{1}two\n");
@@ -410,7 +429,7 @@ async fn the_last_lines_alone_can_be_read() {
     let job = &build.jobs[0];
     let found = client.line_start(build.number, job, &job.stages[0], 2).await.unwrap();
     assert_eq!(found, (8, 2));
-    let options = Options { begin: [(stage(), 8)].into(), ..options() };
+    let options = Options { begin: [(stage().into(), 8)].into(), ..options() };
     let mut follow = Follow::new(client, &build, options);
     let told = "{queued}{accepted}{start}three\n{2}four\n{end}{passed}";
     assert_eq!(read(&mut follow, |_| false).await, told);
@@ -431,6 +450,26 @@ async fn stages_can_be_chosen() {
     let mut failed = whole_story();
     failed.events[6] = stage_end(7, StageState::Oom);
     assert_eq!(follow(failed, Stages::Failed).await, TOLD);
+}
+
+#[tokio::test]
+async fn what_a_service_prints_is_shown_only_where_it_was_asked_for() {
+    let service = ServiceName::new("db").unwrap();
+    let mut world = whole_story();
+    let planned =
+        EventKind::Planned { image: "i".to_owned(), stages: vec![stage()], services: vec![service.clone()] };
+    world.events.insert(2, job(3, planned));
+    (4..).zip(&mut world.events[3..]).for_each(|(seq, event)| event.seq = seq);
+    *world.log("services/db") = FakeLog { bytes: b"listening\n".to_vec(), end: Some(3) };
+    let client = Fake { piece: 100, ..Fake::new(world) }.serve().await;
+    let follow = |stages, services| {
+        let options = Options { stages, services, ..options() };
+        Follow::new(client.clone(), &finished(), options)
+    };
+    let all = read(&mut follow(Stages::All, [].into()), |_| false).await;
+    assert_eq!(all.replace("{planned}", ""), TOLD);
+    let alone = read(&mut follow(Stages::Named([].into()), [service].into()), |_| false).await;
+    assert_eq!(alone, "{queued}{accepted}{planned}listening\n{missing 3}{passed}");
 }
 
 #[tokio::test]

@@ -1,10 +1,10 @@
 //! Two readers that survive a broken connection: the events of a build, resumed by number, and the
-//! log of a stage, resumed by offset. They hand on each event and each byte exactly once, in order,
+//! log of a stage or service, resumed by offset. They hand on each event and each byte exactly once, in order,
 //! and never decide what is shown.
 
 use std::time::Duration;
 
-use buildr_manifest::StageName;
+use buildr_manifest::LogName;
 use buildr_proto::{
     AttemptId, BuildId,
     build::{BuildEvent, BuildEventKind},
@@ -57,7 +57,7 @@ pub(super) enum Feed<T> {
 pub(super) struct LogKey {
     pub(super) job: u32,
     pub(super) attempt: Option<AttemptId>,
-    pub(super) stage: StageName,
+    pub(super) log: LogName,
 }
 
 /// A part of a log.
@@ -116,7 +116,7 @@ pub(super) async fn events(
     }
 }
 
-/// Hands on the log of a stage from an offset until its end.
+/// Hands on a log from an offset until its end.
 pub(super) async fn log(
     client: Client,
     build: BuildId,
@@ -133,7 +133,7 @@ pub(super) async fn log(
             build: build.get(),
             job: key.job,
             attempt: key.attempt.map(|attempt| attempt.to_string()).unwrap_or_default(),
-            stage: key.stage.to_string(),
+            log: key.log.to_string(),
             offset,
             follow: true,
             times,

@@ -11,7 +11,7 @@ use buildr_engine::{
     Config, Engine, Finished,
     job::{EventFacts, GitReference, GitSource, Identity, Item, JobRequest, RunId, SourceSpec, Stop},
 };
-use buildr_manifest::{Cause, FILE_NAMES, Outcome, Pick, Trigger};
+use buildr_manifest::{Cause, FILE_NAMES, Outcome, Pick, ServiceName, Trigger};
 use clap::ValueEnum;
 use tokio::{
     sync::{mpsc, watch},
@@ -74,6 +74,9 @@ pub(super) struct Args {
     /// The most that a stage may write, as 200MiB
     #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "1GiB")]
     log_limit: u64,
+    /// Show what this service prints, too. May be given again
+    #[arg(long = "service", value_name = "NAME", value_parser = super::tail::parse_service)]
+    services: Vec<ServiceName>,
     /// Exit with the exit code of the command that failed
     #[arg(long)]
     propagate: bool,
@@ -139,7 +142,7 @@ pub(super) async fn run(args: Args, screen: &Screen) -> Result<Exit, Error> {
             Err(finished) => finished,
         }
     });
-    let shown = watch_job(items, renderer.as_mut(), &mut signals, &stop).await;
+    let shown = watch_job(items, &args.services, renderer.as_mut(), &mut signals, &stop).await;
     if shown.is_err() {
         // Nobody sees the rest: it ends, and is cleaned up, all the same.
         stop.send_replace(Stop::Kill { by: "a closed output".to_owned() });
@@ -155,6 +158,7 @@ pub(super) async fn run(args: Args, screen: &Screen) -> Result<Exit, Error> {
 /// Shows items until the job has no more, and passes on what the user wants.
 async fn watch_job(
     mut items: mpsc::Receiver<Item>,
+    services: &[ServiceName],
     renderer: &mut dyn Renderer,
     signals: &mut Signals,
     stop: &watch::Sender<Stop>,
@@ -170,13 +174,23 @@ async fn watch_job(
             }
             item = items.recv() => {
                 let Some(item) = item else { return written(renderer.settle()) };
-                written(renderer.entry(&Entry::Item(item)))?;
+                if is_wanted(&item, services) {
+                    written(renderer.entry(&Entry::Item(item)))?;
+                }
                 if items.is_empty() {
                     written(renderer.settle())?;
                 }
             }
             _ = ticks.tick() => written(renderer.tick())?,
         }
+    }
+}
+
+/// What a service prints is shown where it was asked for.
+fn is_wanted(item: &Item, services: &[ServiceName]) -> bool {
+    match item {
+        Item::Output(output) => output.log.service().is_none_or(|name| services.contains(name)),
+        Item::Event(_) => true,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use buildr_manifest::StageName;
+use buildr_manifest::{LogName, ServiceName, StageName};
 use buildr_proto::build::{Build, BuildSpec, BuildState};
 
 use super::Globals;
@@ -36,6 +36,9 @@ pub(super) struct Args {
     /// Only this stage. May be given again
     #[arg(long = "stage", value_name = "NAME", value_parser = parse_stage)]
     stages: Vec<StageName>,
+    /// Only what this service prints. May be given again, and together with --stage
+    #[arg(long = "service", value_name = "NAME", value_parser = parse_service)]
+    services: Vec<ServiceName>,
     /// Only stages that failed
     #[arg(long, conflicts_with = "stages")]
     failed: bool,
@@ -70,6 +73,7 @@ pub(super) async fn run(args: Args, globals: &Globals, screen: &Screen) -> Resul
     };
     let options = Options {
         stages,
+        services: args.services.iter().cloned().collect(),
         begin,
         times: args.timestamps || args.json,
         until: if args.no_follow { Until::Now } else { Until::End },
@@ -101,12 +105,18 @@ fn parse_stage(text: &str) -> Result<StageName, String> {
     StageName::new(text).map_err(|invalid| invalid.to_string())
 }
 
+/// Checks the name of a service.
+pub(super) fn parse_service(text: &str) -> Result<ServiceName, String> {
+    ServiceName::new(text).map_err(|invalid| invalid.to_string())
+}
+
 fn wanted(args: &Args, build: &Build) -> Result<Stages, Error> {
     if args.failed {
         return Ok(Stages::Failed);
     }
     if args.stages.is_empty() {
-        return Ok(Stages::All);
+        let none = Stages::Named(BTreeSet::new());
+        return Ok(if args.services.is_empty() { Stages::All } else { none });
     }
     let known: Vec<_> = build.jobs.iter().flat_map(|job| &job.stages).map(|stage| &stage.name).collect();
     let ended = matches!(build.state, BuildState::Finished(_));
@@ -126,7 +136,7 @@ async fn last_lines(
     build: &Build,
     wanted: &Stages,
     lines: usize,
-) -> Result<BTreeMap<StageName, u64>, Error> {
+) -> Result<BTreeMap<LogName, u64>, Error> {
     let mut begin = BTreeMap::new();
     let mut left = lines;
     for (job, stage) in
@@ -140,7 +150,7 @@ async fn last_lines(
         } else {
             client.line_start(build.number, job, stage, left).await?
         };
-        begin.insert(stage.name.clone(), offset);
+        begin.insert(stage.name.clone().into(), offset);
         left -= found.min(left);
     }
     Ok(begin)

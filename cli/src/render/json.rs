@@ -8,7 +8,7 @@ use std::{
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use buildr_engine::job::{Item, Output};
-use buildr_manifest::{Event, Outcome, StageName};
+use buildr_manifest::{Event, LogName, Outcome, ServiceName, StageName};
 use buildr_proto::{
     BuildId,
     build::{BuildEvent, BuildEventKind},
@@ -24,7 +24,7 @@ pub struct Json<O: Write, E: Write> {
     out: O,
     err: E,
     /// Up to three bytes of a character that the next piece ends.
-    carried: BTreeMap<StageName, Vec<u8>>,
+    carried: BTreeMap<LogName, Vec<u8>>,
 }
 
 #[derive(Serialize)]
@@ -68,7 +68,8 @@ enum FarmEvent<'a> {
 #[serde(tag = "event", rename_all = "snake_case")]
 enum OtherLine<'a> {
     Output {
-        stage: &'a StageName,
+        #[serde(flatten)]
+        owner: Owner<'a>,
         offset: u64,
         #[serde(flatten)]
         data: Data<'a>,
@@ -76,13 +77,31 @@ enum OtherLine<'a> {
         times: &'a [(u64, Timestamp)],
     },
     LogIncomplete {
-        stage: &'a StageName,
+        #[serde(flatten)]
+        owner: Owner<'a>,
         missing: u64,
     },
     ConnectionLost {
         why: &'a str,
     },
     ConnectionBack,
+}
+
+/// Whose log: `"stage": NAME` or `"service": NAME`.
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Owner<'a> {
+    Stage(&'a StageName),
+    Service(&'a ServiceName),
+}
+
+impl<'a> From<&'a LogName> for Owner<'a> {
+    fn from(log: &'a LogName) -> Self {
+        match log {
+            LogName::Stage(name) => Self::Stage(name),
+            LogName::Service(name) => Self::Service(name),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -104,20 +123,20 @@ impl<O: Write, E: Write> Json<O, E> {
     }
 
     fn output(&mut self, output: &Output) -> io::Result<()> {
-        let carried = self.carried.remove(&output.stage).unwrap_or_default();
+        let carried = self.carried.remove(&output.log).unwrap_or_default();
         let offset = output.offset - carried.len() as u64;
         let mut bytes = carried;
         bytes.extend_from_slice(&output.data);
         let cut = unfinished_character(&bytes);
         if cut < bytes.len() {
-            self.carried.insert(output.stage.clone(), bytes.split_off(cut));
+            self.carried.insert(output.log.clone(), bytes.split_off(cut));
         }
-        self.data(&output.stage, offset, &bytes, &output.times)
+        self.data(&output.log, offset, &bytes, &output.times)
     }
 
     fn data(
         &mut self,
-        stage: &StageName,
+        log: &LogName,
         offset: u64,
         bytes: &[u8],
         times: &[(u64, Timestamp)],
@@ -129,13 +148,13 @@ impl<O: Write, E: Write> Json<O, E> {
             Ok(text) => Data::Text(text),
             Err(_) => Data::Base64(BASE64_STANDARD.encode(bytes)),
         };
-        self.line(&Line::Other(OtherLine::Output { stage, offset, data, times }))
+        self.line(&Line::Other(OtherLine::Output { owner: log.into(), offset, data, times }))
     }
 
     /// Gives what was carried of a log that goes on no further.
-    fn flush_carried(&mut self, stage: &StageName, end: u64) -> io::Result<()> {
-        let Some(carried) = self.carried.remove(stage) else { return Ok(()) };
-        self.data(stage, end.saturating_sub(carried.len() as u64), &carried, &[])
+    fn flush_carried(&mut self, log: &LogName, end: u64) -> io::Result<()> {
+        let Some(carried) = self.carried.remove(log) else { return Ok(()) };
+        self.data(log, end.saturating_sub(carried.len() as u64), &carried, &[])
     }
 }
 
@@ -166,7 +185,7 @@ impl<O: Write, E: Write> Renderer for Json<O, E> {
             Entry::Item(Item::Output(output)) => self.output(output),
             Entry::Item(Item::Event(event)) => {
                 if let Some((stage, offset)) = event.kind.position() {
-                    self.flush_carried(stage, offset)?;
+                    self.flush_carried(&stage.clone().into(), offset)?;
                 }
                 self.line(&Line::Event(event))
             }
@@ -179,8 +198,8 @@ impl<O: Write, E: Write> Renderer for Json<O, E> {
                 })),
                 None => Ok(()),
             },
-            Entry::LogIncomplete { stage, missing } => {
-                self.line(&Line::Other(OtherLine::LogIncomplete { stage, missing: *missing }))
+            Entry::LogIncomplete { log, missing } => {
+                self.line(&Line::Other(OtherLine::LogIncomplete { owner: log.into(), missing: *missing }))
             }
             Entry::ConnectionLost { why } => self.line(&Line::Other(OtherLine::ConnectionLost { why })),
             Entry::ConnectionBack => self.line(&Line::Other(OtherLine::ConnectionBack)),

@@ -8,7 +8,7 @@ use std::{
 };
 
 use buildr_engine::job::{Item, Output};
-use buildr_manifest::{Event, EventKind, Outcome, StageName};
+use buildr_manifest::{Event, EventKind, LogName, Outcome, StageName};
 use buildr_proto::build::{BuildEvent, BuildEventKind};
 use jiff::{Timestamp, tz::TimeZone};
 
@@ -43,11 +43,11 @@ pub struct Plain<O: Write, E: Write> {
     palette: Palette,
     zone: TimeZone,
     story: Story,
-    filters: BTreeMap<StageName, Filter>,
+    filters: BTreeMap<LogName, Filter>,
     buffer: Vec<u8>,
     scratch: Vec<u8>,
-    /// The stage of the unfinished line.
-    open: Option<StageName>,
+    /// The log of the unfinished line.
+    open: Option<LogName>,
     pulling: Option<String>,
 }
 
@@ -74,21 +74,21 @@ impl<O: Write, E: Write> Plain<O, E> {
         if self.layout == Layout::Raw {
             return self.out.write_all(&output.data);
         }
-        if self.open.as_ref().is_some_and(|open| *open != output.stage) {
+        if self.open.as_ref().is_some_and(|open| *open != output.log) {
             self.end_line();
         }
-        let mut filter = self.filters.remove(&output.stage).unwrap_or_else(|| Filter::new(self.colours));
+        let mut filter = self.filters.remove(&output.log).unwrap_or_else(|| Filter::new(self.colours));
         let mut scratch = std::mem::take(&mut self.scratch);
         if self.layout == Layout::Timed {
             self.timed_lines(output, &mut filter, &mut scratch)?;
         } else {
             let clean = filter.push(&output.data, &mut scratch);
-            self.story.output(&output.stage, clean);
-            let prefix = self.prefix(&output.stage);
-            self.lines(&output.stage, &prefix, clean);
+            self.story.output(&output.log, clean);
+            let prefix = self.prefix(&output.log.to_string());
+            self.lines(&output.log, &prefix, clean);
         }
         self.scratch = scratch;
-        self.filters.insert(output.stage.clone(), filter);
+        self.filters.insert(output.log.clone(), filter);
         self.write_if_full()
     }
 
@@ -99,10 +99,10 @@ impl<O: Write, E: Write> Plain<O, E> {
         for line in output.data.split_inclusive(|&byte| byte == b'\n') {
             let marks = output.times.partition_point(|(mark, _)| *mark <= offset);
             let at = output.times.get(marks.saturating_sub(1)).map(|(_, at)| *at);
-            let prefix = format!("{} {}", self.time(at), self.prefix(&output.stage));
+            let prefix = format!("{} {}", self.time(at), self.prefix(&output.log.to_string()));
             let clean = filter.push(line, scratch);
-            self.story.output(&output.stage, clean);
-            self.lines(&output.stage, &prefix, clean);
+            self.story.output(&output.log, clean);
+            self.lines(&output.log, &prefix, clean);
             offset += line.len() as u64;
             self.write_if_full()?;
         }
@@ -116,13 +116,13 @@ impl<O: Write, E: Write> Plain<O, E> {
         }
     }
 
-    fn prefix(&self, stage: &StageName) -> String {
+    fn prefix(&self, log: &str) -> String {
         let dim = self.palette.dim;
-        format!("{dim}[{}]{dim:#} ", sanitize(stage))
+        format!("{dim}[{}]{dim:#} ", sanitize(log))
     }
 
-    /// Writes clean text of a stage, with the prefix before each line that begins.
-    fn lines(&mut self, stage: &StageName, prefix: &str, clean: &[u8]) {
+    /// Writes clean text of a log, with the prefix before each line that begins.
+    fn lines(&mut self, log: &LogName, prefix: &str, clean: &[u8]) {
         let mut begins = self.open.is_none();
         let mut start = 0;
         for end in memchr::memchr_iter(b'\n', clean) {
@@ -143,14 +143,14 @@ impl<O: Write, E: Write> Plain<O, E> {
         }
         match (begins, &self.open) {
             (true, _) => self.open = None,
-            (false, None) => self.open = Some(stage.clone()),
+            (false, None) => self.open = Some(log.clone()),
             (false, Some(_)) => {}
         }
     }
 
     fn end_line(&mut self) {
-        let Some(stage) = self.open.take() else { return };
-        if let Some(filter) = self.filters.get_mut(&stage) {
+        let Some(log) = self.open.take() else { return };
+        if let Some(filter) = self.filters.get_mut(&log) {
             self.buffer.extend(filter.finish());
         }
         self.buffer.push(b'\n');
@@ -190,7 +190,7 @@ impl<O: Write, E: Write> Plain<O, E> {
             EventKind::StepStarted { stage, command, .. } => self.command(stage, command, event.at)?,
             EventKind::StageFinished { stage, state, duration, .. } => {
                 self.end_line();
-                self.filters.remove(stage);
+                self.filters.remove(&stage.clone().into());
                 self.say(&format!("{}: {}", sanitize(stage), stage_end(state, *duration)))?;
             }
             EventKind::JobFinished { outcome, duration, .. } if self.story.headline.build.is_none() => {
@@ -264,10 +264,10 @@ pub(super) fn farm_line(event: &BuildEvent) -> Option<String> {
 }
 
 /// What is said of a log of which the end is missing.
-pub(super) fn incomplete_line(stage: &StageName, missing: u64) -> String {
+pub(super) fn incomplete_line(log: &LogName, missing: u64) -> String {
     format!(
-        "the log of stage {} is incomplete: its last {} were never delivered",
-        sanitize(stage),
+        "the log of {} is incomplete: its last {} were never delivered",
+        sanitize(&log.owner()),
         text::bytes(missing)
     )
 }
@@ -286,10 +286,10 @@ impl<O: Write, E: Write> Renderer for Plain<O, E> {
             Entry::Item(Item::Output(output)) => self.output(output),
             Entry::Item(Item::Event(event)) => self.event(event),
             Entry::Farm(event) => self.farm(event),
-            Entry::LogIncomplete { stage, missing } => {
+            Entry::LogIncomplete { log, missing } => {
                 self.end_line();
                 let warn = self.palette.warn;
-                self.say(&format!("{warn}warning:{warn:#} {}", incomplete_line(stage, *missing)))
+                self.say(&format!("{warn}warning:{warn:#} {}", incomplete_line(log, *missing)))
             }
             Entry::ConnectionLost { why } => self.say(&lost_line(why)),
             Entry::ConnectionBack => self.say(BACK_LINE),

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use buildr_manifest::{EventKind, Outcome, StageName, StageState};
+use buildr_manifest::{EventKind, LogName, Outcome, StageName, StageState};
 use jiff::Timestamp;
 
 use super::{
@@ -89,8 +89,8 @@ impl Story {
     }
 
     /// Takes clean output in, to have its end at hand.
-    pub(super) fn output(&mut self, stage: &StageName, clean: &[u8]) {
-        let Some(running) = self.running.get_mut(stage) else { return };
+    pub(super) fn output(&mut self, log: &LogName, clean: &[u8]) {
+        let Some(running) = log.stage().and_then(|stage| self.running.get_mut(stage)) else { return };
         let keep = TAIL_BYTES.saturating_sub(clean.len());
         let drop = running.tail.len().saturating_sub(keep);
         // In bulk output the old tail is dropped as a whole; in small pieces it may grow a little first.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use buildr_engine::job::{Item, Output};
-use buildr_manifest::{Event, EventKind, Outcome, StageName, StageState};
+use buildr_manifest::{Event, EventKind, LogName, Outcome, StageName, StageState};
 use buildr_proto::build::{BuildEvent, BuildEventKind};
 use jiff::Timestamp;
 
@@ -42,20 +42,20 @@ pub struct Terminal<O: Write> {
     clock: Clock,
     palette: Palette,
     story: Story,
-    outputs: BTreeMap<StageName, StageOutput>,
+    outputs: BTreeMap<LogName, LogOutput>,
     /// What goes to the scrollback with the next drawing.
     scroll: Vec<u8>,
     /// The widths of the lines that are drawn below the scrollback.
     drawn: Vec<usize>,
     /// What happens while no stage runs, and since when.
     phase: Option<(String, Timestamp)>,
-    /// The stage whose unfinished line is shown.
-    latest: Option<StageName>,
+    /// The log whose unfinished line is shown.
+    latest: Option<LogName>,
     spin: usize,
     scratch: Vec<u8>,
 }
 
-struct StageOutput {
+struct LogOutput {
     filter: Filter,
     unfinished: Vec<u8>,
 }
@@ -83,36 +83,37 @@ impl<O: Write> Terminal<O> {
         let colours = if self.palette.bad == anstyle::Style::new() { Colours::Drop } else { Colours::Keep };
         let mut stage = self
             .outputs
-            .remove(&output.stage)
-            .unwrap_or_else(|| StageOutput { filter: Filter::new(colours), unfinished: Vec::new() });
+            .remove(&output.log)
+            .unwrap_or_else(|| LogOutput { filter: Filter::new(colours), unfinished: Vec::new() });
         let mut scratch = std::mem::take(&mut self.scratch);
         let clean = stage.filter.push(&output.data, &mut scratch);
-        self.story.output(&output.stage, clean);
+        self.story.output(&output.log, clean);
         let mut start = 0;
         for end in memchr::memchr_iter(b'\n', clean) {
             stage.unfinished.extend_from_slice(&clean[start..end]);
-            self.scroll_line(&output.stage, &stage.unfinished);
+            self.scroll_line(&output.log, &stage.unfinished);
             stage.unfinished.clear();
             start = end + 1;
         }
         for piece in clean[start..].chunks(LONGEST_LINE) {
             stage.unfinished.extend_from_slice(piece);
             if stage.unfinished.len() >= LONGEST_LINE {
-                self.scroll_line(&output.stage, &stage.unfinished);
+                self.scroll_line(&output.log, &stage.unfinished);
                 stage.unfinished.clear();
             }
         }
         self.scratch = scratch;
-        self.outputs.insert(output.stage.clone(), stage);
-        self.latest = Some(output.stage.clone());
+        self.outputs.insert(output.log.clone(), stage);
+        self.latest = Some(output.log.clone());
         if self.scroll.len() >= BUFFER { self.draw(false) } else { Ok(()) }
     }
 
     /// Puts a line of a build into the scrollback. Where several stages run, it says whose it is.
-    fn scroll_line(&mut self, stage: &StageName, line: &[u8]) {
-        if self.story.running.len() > 1 {
+    fn scroll_line(&mut self, log: &LogName, line: &[u8]) {
+        if self.story.running.len() > 1 || log.service().is_some() {
             let dim = self.palette.dim;
-            self.scroll.extend_from_slice(format!("{dim}[{}]{dim:#} ", sanitize(stage)).as_bytes());
+            self.scroll
+                .extend_from_slice(format!("{dim}[{}]{dim:#} ", sanitize(&log.to_string())).as_bytes());
         }
         let line = visible(line);
         match str::from_utf8(line) {
@@ -130,11 +131,11 @@ impl<O: Write> Terminal<O> {
         }
     }
 
-    fn end_line(&mut self, stage: &StageName) {
-        let Some(mut output) = self.outputs.remove(stage) else { return };
+    fn end_line(&mut self, log: &LogName) {
+        let Some(mut output) = self.outputs.remove(log) else { return };
         output.unfinished.extend(output.filter.finish());
         if !output.unfinished.is_empty() {
-            self.scroll_line(stage, &output.unfinished);
+            self.scroll_line(log, &output.unfinished);
         }
     }
 
@@ -241,7 +242,7 @@ impl<O: Write> Terminal<O> {
             }
             EventKind::ContainerReady { .. } => self.phase("container is ready", at),
             EventKind::StageRetried { stage, attempt, attempts, .. } => {
-                self.end_line(stage);
+                self.end_line(&stage.clone().into());
                 let tries = format!("try {attempt} of {attempts} failed, another one follows");
                 self.line(&format!("{warn}{}: {tries}{warn:#}", sanitize(stage)));
             }
@@ -249,14 +250,14 @@ impl<O: Write> Terminal<O> {
                 self.line(&format!("{strong}▸ {}{strong:#}", sanitize(stage)));
             }
             EventKind::StepStarted { stage, command, .. } => {
-                self.end_line(stage);
+                self.end_line(&stage.clone().into());
                 for (index, line) in command.trim_end().lines().enumerate() {
                     let sign = if index == 0 { '$' } else { '>' };
                     self.line(&format!("{dim}{sign} {}{dim:#}", sanitize(line)));
                 }
             }
             EventKind::StageFinished { stage, state, duration, .. } => {
-                self.end_line(stage);
+                self.end_line(&stage.clone().into());
                 self.fold(stage, state, *duration);
                 self.phase("cleaning up", at);
             }
@@ -297,8 +298,8 @@ impl<O: Write> Terminal<O> {
     fn farm(&mut self, event: &BuildEvent) {
         match &event.kind {
             BuildEventKind::Finished(outcome) => {
-                let stages: Vec<_> = self.outputs.keys().cloned().collect();
-                stages.iter().for_each(|stage| self.end_line(stage));
+                let logs: Vec<_> = self.outputs.keys().cloned().collect();
+                logs.iter().for_each(|log| self.end_line(log));
                 self.result(outcome, "");
             }
             BuildEventKind::Queued => {
@@ -345,9 +346,9 @@ impl<O: Write> Renderer for Terminal<O> {
             Entry::Item(Item::Output(output)) => return self.output(output),
             Entry::Item(Item::Event(event)) => self.event(event),
             Entry::Farm(event) => self.farm(event),
-            Entry::LogIncomplete { stage, missing } => {
-                self.end_line(stage);
-                self.line(&format!("{warn}warning:{warn:#} {}", incomplete_line(stage, *missing)));
+            Entry::LogIncomplete { log, missing } => {
+                self.end_line(log);
+                self.line(&format!("{warn}warning:{warn:#} {}", incomplete_line(log, *missing)));
             }
             Entry::ConnectionLost { why } => self.line(&format!("{warn}{}{warn:#}", lost_line(why))),
             Entry::ConnectionBack => self.line(&format!("{warn}{BACK_LINE}{warn:#}")),

@@ -28,7 +28,7 @@ fn event(kind: EventKind) -> Entry {
 fn output(stage: &str, offset: u64, text: impl AsRef<[u8]>) -> Entry {
     let data = Bytes::copy_from_slice(text.as_ref());
     let times = vec![(offset, clock()), (offset + 6, clock() + Duration::from_millis(1500))];
-    Entry::Item(Item::Output(Output { stage: name(stage), offset, data, times }))
+    Entry::Item(Item::Output(Output { log: name(stage).into(), offset, data, times }))
 }
 
 fn step(stage: &str, step: u32, command: &str, offset: u64) -> Entry {
@@ -248,7 +248,7 @@ fn a_farm_build_says_what_the_farm_does() {
         Entry::ConnectionBack,
         farm(BuildEventKind::AttemptLost { reason: "the agent was silent".to_owned(), requeued: true }),
         farm(BuildEventKind::CancelRequested { by: "ann".to_owned() }),
-        Entry::LogIncomplete { stage: name("test"), missing: 12_345 },
+        Entry::LogIncomplete { log: name("test").into(), missing: 12_345 },
         farm(BuildEventKind::Finished(Outcome::Canceled { by: "ann".to_owned() })),
     ];
     let headline = Headline { build: BuildId::new(42), reproduce: None };

@@ -181,7 +181,7 @@ impl Told {
     fn take(&mut self, item: Item) {
         match item {
             Item::Output(output) => {
-                let log = self.output.entry(output.stage.to_string()).or_default();
+                let log = self.output.entry(output.log.to_string()).or_default();
                 assert_eq!(output.offset, log.len() as u64, "a gap in the output");
                 log.extend_from_slice(&output.data);
                 if self.story.len() < 1 << 20 {

@@ -10,7 +10,7 @@ use super::{
     value,
 };
 use crate::{
-    Code, Environment, Service, Template,
+    Code, Environment, Service, ServiceName, Template,
     diagnostic::{Report, quoted},
     source::Span,
     tree::{Entry, Node, Value},
@@ -58,7 +58,7 @@ fn named(entry: &Entry, names: &Names, report: &mut Report<'_>) -> Option<Servic
     })
 }
 
-fn plain(name: String, image: Template) -> Service {
+fn plain(name: ServiceName, image: Template) -> Service {
     Service {
         name,
         image,
@@ -73,7 +73,7 @@ fn plain(name: String, image: Template) -> Service {
 fn from_image(
     node: &Node,
     names: &Names,
-    taken: &mut HashSet<String>,
+    taken: &mut HashSet<ServiceName>,
     report: &mut Report<'_>,
 ) -> Option<Service> {
     if let Value::Mapping(_) = node.value {
@@ -89,7 +89,7 @@ fn from_image(
     let last = repository.rsplit('/').next().unwrap_or_default();
     let name = last.split(':').next().unwrap_or_default();
     let is_whole = image.literal().is_some() || last.contains(':');
-    if !is_whole || !is_service_name(name) {
+    let Some(name) = ServiceName::new(name).ok().filter(|_| is_whole) else {
         let problem = report.error(
             Code::BadName,
             node.span,
@@ -97,22 +97,22 @@ fn from_image(
         );
         report.push(problem.hint("name it: `services: {db: {image: ...}}`"));
         return None;
-    }
-    if !taken.insert(name.to_owned()) {
+    };
+    if !taken.insert(name.clone()) {
         let problem = report.error(
             Code::DuplicateName,
             node.span,
-            format!("two services have the name {}", quoted(name)),
+            format!("two services have the name {}", quoted(&name)),
         );
         report.push(problem.hint("name them: `services: {db: {image: ...}, other: {image: ...}}`"));
         return None;
     }
-    Some(plain(name.to_owned(), image))
+    Some(plain(name, image))
 }
 
-fn service_name(text: &str, span: Span, report: &mut Report<'_>) -> Option<String> {
-    if is_service_name(text) {
-        return Some(text.to_owned());
+fn service_name(text: &str, span: Span, report: &mut Report<'_>) -> Option<ServiceName> {
+    if let Ok(name) = ServiceName::new(text) {
+        return Some(name);
     }
     let problem = report.error(
         Code::BadName,
@@ -121,12 +121,6 @@ fn service_name(text: &str, span: Span, report: &mut Report<'_>) -> Option<Strin
     );
     report.push(problem.hint("1 to 63 lower-case letters, digits, `-` and `_`, the first a letter"));
     None
-}
-
-fn is_service_name(text: &str) -> bool {
-    (1..=63).contains(&text.len())
-        && text.starts_with(|c: char| c.is_ascii_lowercase())
-        && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_')
 }
 
 fn command(node: &Node, report: &mut Report<'_>) -> Vec<String> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ByteSize, Cpus, Environment, Outcome, Template};
+use crate::{ByteSize, Cpus, Environment, Outcome, ServiceName, Template};
 
 /// What reads the entries of a script.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,7 +47,7 @@ pub struct Resources {
 #[non_exhaustive]
 pub struct Service {
     /// The name under which the build reaches it.
-    pub name: String,
+    pub name: ServiceName,
     /// Its image.
     pub image: Template,
     /// Its variables.

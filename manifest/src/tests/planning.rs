@@ -280,7 +280,7 @@ fn templates_are_filled_per_job_and_stage() {
     let job = &planned.jobs[0];
     assert_eq!(job.agent["rust"].known(), Some("1.80"));
     assert_eq!(
-        (job.services[0].service.name.as_str(), job.services[0].image.known()),
+        (&*job.services[0].service.name, job.services[0].image.known()),
         ("postgres", Some("postgres:16"))
     );
     assert_eq!(job.cache[0].key.to_string(), "c-${os}-${checksum:Cargo.lock}");

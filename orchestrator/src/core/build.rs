@@ -253,7 +253,8 @@ impl Progress {
 
     /// Takes in what was found of a log.
     pub fn apply_verdict(&mut self, id: AttemptId, verdict: &LogVerdict) -> Vec<usize> {
-        self.change(id, &verdict.stage, |row| {
+        let Some(stage) = verdict.log.stage() else { return Vec::new() };
+        self.change(id, stage, |row| {
             row.stage.log_bytes = bounded(verdict.stored);
             row.stage.log_missing = bounded(verdict.missing);
         })

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use buildr_manifest::{Event, StageName};
+use buildr_manifest::{Event, LogName};
 use buildr_proto::{
     AgentId, AttemptId, BuildId, InstanceId, JobId,
     build::{BuildEvent, BuildSpec, BuildState},
@@ -151,8 +151,8 @@ pub struct Report {
 /// What was found of a log when its final report came.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogVerdict {
-    /// The stage.
-    pub stage: StageName,
+    /// Whose.
+    pub log: LogName,
     /// How many bytes are stored.
     pub stored: u64,
     /// How many at its end never came.

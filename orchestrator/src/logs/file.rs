@@ -52,11 +52,11 @@ impl LogFile {
         let known = usize::try_from(self.length - chunk.offset).unwrap_or(usize::MAX);
         let Some(data) = chunk.data.get(known..).filter(|data| !data.is_empty()) else { return Ok(true) };
         if self.sealed {
-            return Err(Error::Sealed(chunk.key.stage.clone()));
+            return Err(Error::Sealed(chunk.key.log.clone()));
         }
         let end = self.length + data.len() as u64;
         if end > MAX_LOG {
-            return Err(Error::TooLong(chunk.key.stage.clone()));
+            return Err(Error::TooLong(chunk.key.log.clone()));
         }
         self.write(data, &chunk.times, end).map_err(|source| {
             // The end of the file is the end of the log: nothing half written may stay.

@@ -1,7 +1,7 @@
 use super::*;
 
-fn key(stage: &str) -> LogKey {
-    LogKey { attempt: AttemptId::new(), stage: StageName::new(stage).unwrap() }
+fn key(log: &str) -> LogKey {
+    LogKey { attempt: AttemptId::new(), log: LogName::new(log).unwrap() }
 }
 
 fn chunk(key: &LogKey, offset: u64, data: &'static [u8]) -> Chunk {
@@ -28,7 +28,7 @@ async fn what_is_durable_is_there_after_another_start() {
     let appended = logs.append(chunk(&key, 0, b"")).await.unwrap();
     assert_eq!(*appended.durable.borrow(), 10);
     durable(&logs, chunk(&key, 10, b"abc")).await;
-    let claim = |crc32c| LogClaim { stage: key.stage.clone(), length: 13, crc32c, missing: 0 };
+    let claim = |crc32c| LogClaim { log: key.log.clone(), length: 13, crc32c, missing: 0 };
     let verdict = logs.verify(key.attempt, claim(crc32c::crc32c(b"0123456789abc"))).await.unwrap();
     assert_eq!((verdict.stored, verdict.missing, verdict.damage), (13, 0, None));
     assert!(logs.verify(key.attempt, claim(1)).await.unwrap().damage.is_some());
@@ -41,7 +41,7 @@ async fn a_sealed_log_takes_no_more() {
     let key = key("test");
     let (logs, _task) = Logs::start(folder.path().to_owned());
     durable(&logs, chunk(&key, 0, b"x")).await;
-    let claim = LogClaim { stage: key.stage.clone(), length: 1, crc32c: crc32c::crc32c(b"x"), missing: 0 };
+    let claim = LogClaim { log: key.log.clone(), length: 1, crc32c: crc32c::crc32c(b"x"), missing: 0 };
     logs.verify(key.attempt, claim).await.unwrap();
     assert!(matches!(logs.append(chunk(&key, 1, b"y")).await, Err(Error::Sealed(_))));
     assert!(logs.append(chunk(&key, 0, b"x")).await.is_ok(), "what it has is no news");
@@ -68,15 +68,29 @@ async fn a_torn_index_loses_times_and_nothing_else() {
 }
 
 #[test]
-fn no_name_of_a_stage_leaves_its_folder_or_meets_another() {
+fn no_name_of_a_log_leaves_its_folder_or_meets_another() {
     let root = Path::new("/logs");
     let attempt = AttemptId::new();
     let mut seen = std::collections::BTreeSet::new();
     let long = "ü".repeat(100);
-    for name in
-        ["test", "Test", "te st", "te_st", "..a", "a..", ".hidden", "-rf", "a\\b", "日本", "日木", &long]
-    {
-        let path = path(root, &LogKey { attempt, stage: StageName::new(name).unwrap() });
+    for name in [
+        "test",
+        "Test",
+        "te st",
+        "te_st",
+        "..a",
+        "a..",
+        ".hidden",
+        "-rf",
+        "a\\b",
+        "services_db",
+        "services/db",
+        "db",
+        "日本",
+        "日木",
+        &long,
+    ] {
+        let path = path(root, &LogKey { attempt, log: LogName::new(name).unwrap() });
         let file = path.file_name().unwrap().to_str().unwrap().to_owned();
         assert_eq!(path.parent().unwrap().file_name().unwrap().to_str(), Some(&*attempt.to_string()));
         assert!(file.len() < 100 && !file.starts_with('.'), "{file}");

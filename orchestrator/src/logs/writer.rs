@@ -112,7 +112,7 @@ impl OpenLogs {
         let mut broken = Vec::new();
         for (key, log) in self.open.iter_mut().filter(|(_, log)| log.is_dirty()) {
             if let Err(error) = log.sync() {
-                tracing::error!(attempt = %key.attempt, stage = %key.stage, %error, "syncing a log failed");
+                tracing::error!(attempt = %key.attempt, log = %key.log, %error, "syncing a log failed");
                 broken.push(key.clone());
             }
         }

@@ -88,8 +88,8 @@ impl BuildService for Builds {
         request: Request<ReadLogRequest>,
     ) -> Result<Response<Self::ReadLogStream>, Status> {
         const READ: Message = Message("ReadLogRequest");
-        let ReadLogRequest { build, job, attempt, stage, offset, follow, times } = request.into_inner();
-        let stage = READ.field("stage").stage(stage).map_err(Error::from)?;
+        let ReadLogRequest { build, job, attempt, log, offset, follow, times } = request.into_inner();
+        let log = READ.field("log").log(log).map_err(Error::from)?;
         let attempt = match attempt.as_str() {
             "" => None,
             id => Some(READ.field("attempt").parse(id).map_err(Error::from)?),
@@ -99,7 +99,7 @@ impl BuildService for Builds {
         if build.jobs.iter().all(|known| known.index != job) {
             return Err(Error::NotFound(format!("job {}.{job}", build.number)).into());
         }
-        let reading = Reading { build: build.number, job, attempt, stage, offset, follow, times };
+        let reading = Reading { build: build.number, job, attempt, log, offset, follow, times };
         Ok(Response::new(log_reader::start(self.0.clone(), reading)))
     }
 
@@ -145,7 +145,7 @@ impl Builds {
         for job in &mut build.jobs {
             let (Some(attempt), BuildState::Running) = (&job.attempt, &job.state) else { continue };
             for stage in job.stages.iter_mut().filter(|stage| stage.progress == StageProgress::Running) {
-                let key = LogKey { attempt: attempt.id, stage: stage.name.clone() };
+                let key = LogKey { attempt: attempt.id, log: stage.name.clone().into() };
                 stage.log_bytes = self.0.logs.length(&key).await;
             }
         }

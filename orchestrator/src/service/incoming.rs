@@ -4,7 +4,7 @@ use buildr_manifest::Event;
 use buildr_proto::{
     AgentId, AttemptId, Invalid, ProtocolRange,
     convert::{Field, Message},
-    limits::{MAX_CHUNK, MAX_EVENTS, MAX_JOBS, MAX_NAME, MAX_STAGES},
+    limits::{MAX_CHUNK, MAX_EVENTS, MAX_JOBS, MAX_LOGS, MAX_NAME},
     pb,
 };
 
@@ -103,23 +103,23 @@ pub(super) fn events(events: Vec<pb::JobEvent>) -> Result<Vec<Event>, Invalid> {
 pub(super) fn final_report(report: pb::FinalReport) -> Result<Vec<LogClaim>, Invalid> {
     const SUMMARY: Message = Message("LogSummary");
     let pb::FinalReport { logs } = report;
-    Message("FinalReport").field("logs").at_most(logs.len(), MAX_STAGES)?;
+    Message("FinalReport").field("logs").at_most(logs.len(), MAX_LOGS)?;
     logs.into_iter()
         .map(|summary| {
-            let pb::LogSummary { stage, length, crc32c, missing } = summary;
-            let stage = SUMMARY.field("stage").stage(stage)?;
-            Ok(LogClaim { stage, length, crc32c, missing })
+            let pb::LogSummary { log, length, crc32c, missing } = summary;
+            let log = SUMMARY.field("log").log(log)?;
+            Ok(LogClaim { log, length, crc32c, missing })
         })
         .collect()
 }
 
 pub(super) fn chunk(chunk: pb::LogChunk, agent: AgentId) -> Result<(Claim, Chunk), Invalid> {
     const CHUNK: Message = Message("LogChunk");
-    let pb::LogChunk { attempt, instance, stage, offset, data, times } = chunk;
+    let pb::LogChunk { attempt, instance, log, offset, data, times } = chunk;
     let claim = claim(CHUNK, &attempt, &instance, agent)?;
     CHUNK.field("data").at_most(data.len(), MAX_CHUNK)?;
     CHUNK.field("times").at_most(times.len(), MAX_CHUNK)?;
-    let key = LogKey { attempt: claim.attempt, stage: CHUNK.field("stage").stage(stage)? };
+    let key = LogKey { attempt: claim.attempt, log: CHUNK.field("log").log(log)? };
     let times = times.into_iter().map(TryFrom::try_from).collect::<Result<_, _>>()?;
     Ok((claim, Chunk { key, offset, data, times }))
 }

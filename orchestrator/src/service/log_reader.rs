@@ -1,7 +1,7 @@
-//! The log of a stage from any offset, and on as it grows. A late reader sees everything by the
+//! The log of a stage or service from any offset, and on as it grows. A late reader sees everything by the
 //! same path as a live one.
 
-use buildr_manifest::StageName;
+use buildr_manifest::LogName;
 use buildr_proto::{
     AttemptId, BuildId, MAX_CHUNK,
     build::{Stage, StageProgress},
@@ -31,7 +31,7 @@ pub(super) struct Reading {
     pub(super) job: u32,
     /// None: the current or last one, for which a reader that follows waits.
     pub(super) attempt: Option<AttemptId>,
-    pub(super) stage: StageName,
+    pub(super) log: LogName,
     pub(super) offset: u64,
     pub(super) follow: bool,
     pub(super) times: bool,
@@ -74,7 +74,7 @@ async fn read(context: &Context, mut reading: Reading, out: &Sender) -> Result<(
             None => return end(out, &reading, Some(0)).await,
         }
     };
-    let key = LogKey { attempt, stage: reading.stage.clone() };
+    let key = LogKey { attempt, log: reading.log.clone() };
     let mut reader = context.logs.reader(&key);
     let mut durable = None;
     loop {
@@ -154,7 +154,7 @@ impl Ended {
 async fn has_ended(context: &Context, key: &LogKey) -> Result<Option<Ended>, Status> {
     // In this order: an attempt that is over has the last word on its stages in the store.
     let over = !context.hub.is_current(key.attempt);
-    let stage = context.hub.store().stage(key.attempt, key.stage.to_string()).await.map_err(Error::from)?;
+    let stage = context.hub.store().stage(key.attempt, key.log.to_string()).await.map_err(Error::from)?;
     Ok(match stage {
         _ if over => Some(Ended::Attempt { missing: stage.map_or(0, |stage| stage.log_missing) }),
         Some(Stage { progress: StageProgress::Finished(_), log_bytes, .. }) => {

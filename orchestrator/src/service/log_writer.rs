@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 
 use buildr_proto::{
     AgentId,
-    limits::MAX_STAGES,
+    limits::MAX_LOGS,
     pb::{LogAck, LogChunk},
 };
 use tokio::{sync::mpsc, time::timeout};
@@ -99,8 +99,8 @@ impl Writer {
     async fn take(&mut self, chunk: LogChunk) -> Result<(), Status> {
         let (claim, chunk) = incoming::chunk(chunk, self.agent.clone()).map_err(Error::from)?;
         let key = chunk.key.clone();
-        if self.logs.len() >= MAX_STAGES && !self.logs.contains_key(&key) {
-            let why = format!("a stream has the logs of at most {MAX_STAGES} stages");
+        if self.logs.len() >= MAX_LOGS && !self.logs.contains_key(&key) {
+            let why = format!("a stream has at most {MAX_LOGS} logs");
             return Err(Status::invalid_argument(why));
         }
         if !self.context.hub.may_write(&claim) {
@@ -157,11 +157,5 @@ impl Writer {
 }
 
 fn ack(key: &LogKey, durable: u64) -> LogAck {
-    LogAck {
-        attempt: key.attempt.to_string(),
-        stage: key.stage.to_string(),
-        durable,
-        fenced: false,
-        gap: false,
-    }
+    LogAck { attempt: key.attempt.to_string(), log: key.log.to_string(), durable, fenced: false, gap: false }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use buildr_proto::{
     InstanceId,
-    limits::{MAX_LABELS, MAX_STAGES},
+    limits::{MAX_LABELS, MAX_LOGS},
     pb::{self, agent_message::Message as Said, job_event as event, orchestrator_message::Message},
 };
 use tonic::{Code, Status};
@@ -90,13 +90,13 @@ async fn an_attempt_that_is_over_on_its_agent_takes_no_slot() {
 }
 
 #[tokio::test]
-async fn a_stream_of_logs_for_ever_more_stages_is_refused() {
+async fn a_stream_of_logs_of_ever_more_names_is_refused() {
     let farm = Farm::start().await;
     submit(&mut farm.client().await, "one").await;
     let mut agent = farm.agent().await;
     let attempt = agent.take().await;
     let chunks: Vec<_> =
-        (0..=MAX_STAGES).map(|n| agent.chunk(&attempt, &format!("stage{n}"), 0, b"")).collect();
+        (0..=MAX_LOGS).map(|n| agent.chunk(&attempt, &format!("stage{n}"), 0, b"")).collect();
     let mut acks = agent.client.append_log(tokio_stream::iter(chunks)).await.unwrap().into_inner();
     let end = loop {
         match soon("an ack", acks.message()).await {

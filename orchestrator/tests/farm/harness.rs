@@ -272,7 +272,7 @@ impl Agent {
         pb::LogChunk {
             attempt: attempt.to_owned(),
             instance: self.instance.to_string(),
-            stage: stage.to_owned(),
+            log: stage.to_owned(),
             offset,
             data: data.to_vec().into(),
             times: vec![pb::TimeMark { offset, at }],
@@ -354,7 +354,7 @@ pub(crate) fn end(log_bytes: u64) -> Vec<Kind> {
 
 pub(crate) fn final_report(log: &[u8]) -> pb::FinalReport {
     let crc32c = crc32c::crc32c(log);
-    let summary = pb::LogSummary { stage: "test".into(), length: log.len() as u64, crc32c, missing: 0 };
+    let summary = pb::LogSummary { log: "test".into(), length: log.len() as u64, crc32c, missing: 0 };
     pb::FinalReport { logs: vec![summary] }
 }
 
@@ -433,7 +433,7 @@ pub(crate) async fn read_log(
 }
 
 pub(crate) fn log_of(build: u64, offset: u64, follow: bool) -> pb::ReadLogRequest {
-    pb::ReadLogRequest { build, stage: "test".into(), offset, follow, ..Default::default() }
+    pb::ReadLogRequest { build, log: "test".into(), offset, follow, ..Default::default() }
 }
 
 pub(crate) fn outcome_of(build: &pb::Build) -> &'static str {

@@ -93,7 +93,7 @@ async fn bytes_that_never_came_are_counted() {
     let farm = Farm::start().await;
     let (mut client, mut agent, build, attempt) = running(&farm).await;
     agent.append(vec![agent.chunk(&attempt, "test", 0, b"hello")]).await;
-    let summary = pb::LogSummary { stage: "test".into(), length: 12, crc32c: 1, missing: 7 };
+    let summary = pb::LogSummary { log: "test".into(), length: 12, crc32c: 1, missing: 7 };
     let last = pb::FinalReport { logs: vec![summary] };
     agent.report(&attempt, 6, end(12), Some(last)).await.unwrap();
     let (log, last) = read_log(&mut client, log_of(build, 0, true)).await;

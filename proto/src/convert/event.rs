@@ -8,7 +8,7 @@ use super::{
     timestamp_from_pb, timestamp_to_pb,
 };
 use crate::{
-    limits::{MAX_NAME, MAX_REF, MAX_STAGES, MAX_TEXT},
+    limits::{MAX_NAME, MAX_REF, MAX_SERVICES, MAX_STAGES, MAX_TEXT},
     pb::{self, job_event},
 };
 
@@ -93,7 +93,7 @@ impl From<EventKind> for job_event::Event {
             EventKind::Planned { image, stages, services } => Self::Planned(job_event::Planned {
                 image: clip(image, MAX_NAME),
                 stages: stages.into_iter().map(String::from).collect(),
-                services,
+                services: services.into_iter().map(String::from).collect(),
             }),
             EventKind::Warning { message } => {
                 Self::Warning(job_event::Warning { message: outgoing(message) })
@@ -113,7 +113,7 @@ impl From<EventKind> for job_event::Event {
             }
             EventKind::ServiceReady { service, image, image_id, took } => {
                 Self::ServiceReady(job_event::ServiceReady {
-                    service,
+                    service: service.into(),
                     image: clip(image, MAX_NAME),
                     image_id,
                     took: Some(duration_to_pb(took)),
@@ -204,7 +204,7 @@ fn planned(event: job_event::Planned) -> Result<EventKind, Invalid> {
     const PLANNED: Message = Message("JobEvent.Planned");
     let job_event::Planned { image, stages, services } = event;
     PLANNED.field("stages").at_most(stages.len(), MAX_STAGES)?;
-    PLANNED.field("services").at_most(services.len(), MAX_STAGES)?;
+    PLANNED.field("services").at_most(services.len(), MAX_SERVICES)?;
     Ok(EventKind::Planned {
         image: PLANNED.field("image").line(image, MAX_NAME)?,
         stages: stages
@@ -213,7 +213,7 @@ fn planned(event: job_event::Planned) -> Result<EventKind, Invalid> {
             .collect::<Result<_, _>>()?,
         services: services
             .into_iter()
-            .map(|service| PLANNED.field("services").line(service, MAX_NAME))
+            .map(|service| PLANNED.field("services").service(service))
             .collect::<Result<_, _>>()?,
     })
 }
@@ -235,7 +235,7 @@ fn service_ready(event: job_event::ServiceReady) -> Result<EventKind, Invalid> {
     const READY: Message = Message("JobEvent.ServiceReady");
     let job_event::ServiceReady { service, image, image_id, took } = event;
     Ok(EventKind::ServiceReady {
-        service: READY.field("service").line(service, MAX_NAME)?,
+        service: READY.field("service").service(service)?,
         image: READY.field("image").line(image, MAX_NAME)?,
         image_id: READY.field("image_id").text(image_id, MAX_NAME)?,
         took: elapsed_from_pb(READY.field("took"), took)?,

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use buildr_manifest::StageName;
+use buildr_manifest::LogName;
 use buildr_proto::MAX_CHUNK;
 use tokio::time::Instant;
 
@@ -14,7 +14,7 @@ const WINDOW: u64 = 4 << 20;
 /// A log on its way: `durable <= sent <= written`.
 #[derive(Debug)]
 pub(super) struct Cursor {
-    pub(super) stage: StageName,
+    pub(super) log: LogName,
     pub(super) reader: Option<Arc<LogReader>>,
     written: u64,
     ended: bool,
@@ -37,9 +37,9 @@ enum Place {
 }
 
 impl Cursor {
-    pub(super) fn new(stage: StageName, resumed: bool) -> Self {
+    pub(super) fn new(log: LogName, resumed: bool) -> Self {
         let place = if resumed { Place::Unknown } else { Place::Known };
-        Self { stage, reader: None, written: 0, ended: false, sent: 0, durable: 0, place, unsent_since: None }
+        Self { log, reader: None, written: 0, ended: false, sent: 0, durable: 0, place, unsent_since: None }
     }
 
     /// The log has this many bytes.
@@ -131,7 +131,7 @@ mod tests {
     const FLUSH: Duration = Duration::from_millis(50);
 
     fn cursor(resumed: bool) -> Cursor {
-        Cursor::new(StageName::new("build").unwrap(), resumed)
+        Cursor::new(LogName::new("build").unwrap(), resumed)
     }
 
     #[test]

@@ -127,7 +127,7 @@ impl Logs {
             if held.data.is_empty() {
                 log.held.pop_front();
             }
-            let output = Output { stage: key.stage.clone(), offset, data, times };
+            let output = Output { log: key.log.clone(), offset, data, times };
             out.push_back(Entry::Item(Item::Output(output)));
         }
         Some(log.shown)

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use buildr_manifest::{EventKind, StageName};
+use buildr_manifest::{EventKind, LogName, ServiceName, StageName};
 use buildr_proto::build::{Build, BuildEvent, StageProgress};
 
 use super::{super::watch::LogKey, is_failure, job_event};
@@ -33,20 +33,30 @@ impl Stages {
 /// Lets through what is wanted.
 pub(super) struct Selection {
     stages: Stages,
-    /// Where to begin in the logs of some stages; the others from byte 0.
-    begin: BTreeMap<StageName, u64>,
+    services: BTreeSet<ServiceName>,
+    /// Where to begin in some logs; the others from byte 0.
+    begin: BTreeMap<LogName, u64>,
     /// With [`Stages::Failed`]: the events of stages that have not ended yet.
     stash: BTreeMap<LogKey, Vec<BuildEvent>>,
 }
 
 impl Selection {
-    pub(super) fn new(stages: Stages, begin: BTreeMap<StageName, u64>) -> Self {
-        Self { stages, begin, stash: BTreeMap::new() }
+    pub(super) fn new(
+        stages: Stages,
+        services: BTreeSet<ServiceName>,
+        begin: BTreeMap<LogName, u64>,
+    ) -> Self {
+        Self { stages, services, begin, stash: BTreeMap::new() }
     }
 
-    /// Where to begin in the log of a stage.
-    pub(super) fn begin(&self, stage: &StageName) -> u64 {
-        self.begin.get(stage).copied().unwrap_or(0)
+    /// Where to begin in a log.
+    pub(super) fn begin(&self, log: &LogName) -> u64 {
+        self.begin.get(log).copied().unwrap_or(0)
+    }
+
+    /// True for a service whose output is wanted.
+    pub(super) fn wants_service(&self, name: &ServiceName) -> bool {
+        self.services.contains(name)
     }
 
     /// The events to be given because of this one, in order.
@@ -65,7 +75,7 @@ impl Selection {
 
     /// Keeps the events of a stage until it is known whether it failed.
     fn stash(&mut self, event: BuildEvent, stage: StageName) -> Vec<BuildEvent> {
-        let key = LogKey { job: event.job, attempt: event.attempt, stage };
+        let key = LogKey { job: event.job, attempt: event.attempt, log: stage.into() };
         let Some(EventKind::StageFinished { state, .. }) = job_event(&event) else {
             self.stash.entry(key).or_default().push(event);
             return Vec::new();
@@ -79,14 +89,14 @@ impl Selection {
     /// A step above the place where the reader wants to begin.
     fn is_before_begin(&self, event: &BuildEvent) -> bool {
         match job_event(event) {
-            Some(EventKind::StepStarted { stage, offset, .. }) => *offset < self.begin(stage),
+            Some(EventKind::StepStarted { stage, offset, .. }) => *offset < self.begin(&stage.clone().into()),
             _ => false,
         }
     }
 }
 
 /// What was there when the stream began and was not given yet.
-pub(super) struct Remaining(BTreeMap<StageName, Upto>);
+pub(super) struct Remaining(BTreeMap<LogName, Upto>);
 
 /// How much was there of a stage.
 #[derive(Clone, Copy, Debug)]
@@ -104,22 +114,22 @@ impl Remaining {
         let wanted = stages.filter(|stage| wanted.want(&stage.name, &stage.progress));
         let there = wanted.filter_map(|stage| match stage.progress {
             StageProgress::Waiting => None,
-            StageProgress::Running => Some((stage.name.clone(), Upto::Offset(stage.log_bytes))),
-            StageProgress::Finished(_) => Some((stage.name.clone(), Upto::End)),
+            StageProgress::Running => Some((stage.name.clone().into(), Upto::Offset(stage.log_bytes))),
+            StageProgress::Finished(_) => Some((stage.name.clone().into(), Upto::End)),
         });
         Self(there.collect())
     }
 
-    /// A stage's log was given up to here.
-    pub(super) fn shown(&mut self, stage: &StageName, offset: u64) {
-        if matches!(self.0.get(stage), Some(Upto::Offset(wanted)) if offset >= *wanted) {
-            self.0.remove(stage);
+    /// A log was given up to here.
+    pub(super) fn shown(&mut self, log: &LogName, offset: u64) {
+        if matches!(self.0.get(log), Some(Upto::Offset(wanted)) if offset >= *wanted) {
+            self.0.remove(log);
         }
     }
 
     /// A stage was given up to its last event.
-    pub(super) fn ended(&mut self, stage: &StageName) {
-        self.0.remove(stage);
+    pub(super) fn ended(&mut self, log: &LogName) {
+        self.0.remove(log);
     }
 
     /// True if nothing remains.

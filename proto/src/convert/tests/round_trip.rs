@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, fmt::Debug, num::NonZeroU64, time::Duration};
 
-use buildr_manifest::{Cause, Event, EventKind, Outcome, StageName, StageState, Trigger, Usage, VarName};
+use buildr_manifest::{
+    Cause, Event, EventKind, Outcome, ServiceName, StageName, StageState, Trigger, Usage, VarName,
+};
 use jiff::Timestamp;
 use proptest::{
     collection::{btree_map, vec},
@@ -159,13 +161,17 @@ fn container_ready() -> impl Strategy<Value = EventKind> {
     )
 }
 
+fn service_name() -> impl Strategy<Value = ServiceName> {
+    "[a-z][a-z0-9_-]{0,62}".prop_map(|name| ServiceName::new(name).unwrap())
+}
+
 fn event_kind() -> impl Strategy<Value = EventKind> {
     prop_oneof![
         Just(EventKind::JobStarted),
         (option::of(commit()), option::of(line()), option::of(line()))
             .prop_map(|(commit, branch, tag)| EventKind::SourceResolved { commit, branch, tag }),
         duration().prop_map(|took| EventKind::SourceReady { took }),
-        (line(), vec(stage_name(), 0..5), vec(line(), 0..3))
+        (line(), vec(stage_name(), 0..5), vec(service_name(), 0..3))
             .prop_map(|(image, stages, services)| EventKind::Planned { image, stages, services }),
         text().prop_map(|message| EventKind::Warning { message }),
         (line(), any::<u64>(), any::<u64>()).prop_map(|(image, current, total)| EventKind::PullProgress {
@@ -174,7 +180,7 @@ fn event_kind() -> impl Strategy<Value = EventKind> {
             total
         }),
         container_ready(),
-        (line(), line(), line(), duration()).prop_map(|(service, image, image_id, took)| {
+        (service_name(), line(), line(), duration()).prop_map(|(service, image, image_id, took)| {
             EventKind::ServiceReady { service, image, image_id, took }
         }),
         stage_retried(),
