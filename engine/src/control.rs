@@ -5,7 +5,7 @@
 use std::{
     collections::VecDeque,
     fs::File,
-    io,
+    io::{self, Read},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
@@ -14,6 +14,11 @@ use buildr_init::wire::TimeRecord;
 use bytes::Bytes;
 use jiff::Timestamp;
 use rustix::fs::{FileType, Mode, OFlags, fstat, open, openat};
+
+use crate::{
+    error::chain,
+    handed_on::{self, HandedOn},
+};
 
 /// The largest piece of output that is passed on at once, in bytes.
 pub(crate) const PIECE: usize = 256 << 10;
@@ -77,6 +82,22 @@ impl ControlFolder {
         // The times are worth less than the log: without them it is read all the same.
         let times = self.file(&format!("{stage}.times")).ok();
         Ok(Log { name, file, times: Times { file: times, at: 0, ahead: VecDeque::new(), last: None } })
+    }
+
+    /// What a stage hands on to later ones. Blocks for as long as the disk takes.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the stages that read it come next"))]
+    pub(crate) fn handed_on(&self, stage: u32) -> HandedOn {
+        let mut text = Vec::new();
+        let read = self.file(&format!("{stage}.env")).and_then(|file| {
+            let most = handed_on::MAX_BYTES as u64 + 1;
+            file.take(most)
+                .read_to_end(&mut text)
+                .map_err(|source| Damage::Read { name: format!("{stage}.env"), source })
+        });
+        match read {
+            Ok(_) => HandedOn::parse(&text),
+            Err(damage) => HandedOn::nothing(&chain(&damage)),
+        }
     }
 
     fn file(&self, name: &str) -> Result<File, Damage> {
@@ -241,6 +262,24 @@ mod tests {
         std::fs::write(folder.path().join("0.log"), "short").unwrap();
         let damage = control.log(0).unwrap().read(0, 6).unwrap_err();
         assert_eq!(damage.to_string(), "0.log is shorter than what was written to it");
+    }
+
+    #[test]
+    fn what_a_stage_hands_on_is_read_and_never_followed_or_waited_for() {
+        let (folder, control) = folder();
+        let path = |name: &str| folder.path().join(name);
+        std::fs::write(path("0.env"), "A=1\n").unwrap();
+        std::fs::write(path("secret"), "S=1\n").unwrap();
+        symlink("secret", path("1.env")).unwrap();
+        std::fs::create_dir(path("2.env")).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, path("3.env"), FileType::Fifo, Mode::RWXU, 0).unwrap();
+        File::create(path("4.env")).unwrap().set_len(10 << 30).unwrap();
+        let read = control.handed_on(0);
+        assert_eq!((&*read.values[0].0, read.values[0].1.as_str(), read.warnings.len()), ("A", "1", 0));
+        for stage in 1..6 {
+            let read = control.handed_on(stage);
+            assert_eq!((read.values.len(), read.warnings.len()), (0, 1), "{stage} {read:?}");
+        }
     }
 
     #[test]

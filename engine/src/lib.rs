@@ -20,6 +20,7 @@ pub mod engine;
 mod environment;
 mod error;
 mod feed;
+mod handed_on;
 mod image;
 mod init_program;
 mod janitor;

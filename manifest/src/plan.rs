@@ -22,8 +22,7 @@ pub use order::Order;
 pub(crate) use order::{First, Waits};
 pub use progress::{Phase, Progress, Turn};
 pub use start::Start;
-pub(crate) use variables::is_reserved;
-pub use variables::{VarMap, Variables};
+pub use variables::{VarMap, Variables, is_reserved};
 
 /// What started a build.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

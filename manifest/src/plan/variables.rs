@@ -102,7 +102,7 @@ pub(super) fn given(context: &Context, warnings: &mut Vec<String>) -> VarMap {
 }
 
 /// True for the names that buildr itself sets, and that nothing else may set.
-pub(crate) fn is_reserved(name: &str) -> bool {
+pub fn is_reserved(name: &str) -> bool {
     name == "BUILDR" || name.starts_with("BUILDR_") || name == "COMPOSE_PROJECT_NAME"
 }
 
