@@ -3,6 +3,7 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
+use buildr_engine::Reaped;
 use buildr_proto::AttemptId;
 use tokio::{
     sync::{Notify, watch},
@@ -17,6 +18,7 @@ use crate::{
     identity::Identity,
     job::Shop,
     link::Link,
+    metrics::{Metrics, Sight},
     runner::Runner,
     session::{Connection, Introduction, Refused, Session},
     spool::{self, Spool, Writer},
@@ -84,9 +86,21 @@ impl<R: Runner> Agent<R> {
             job_timeout: config.job_timeout,
             tasks: TaskTracker::new(),
             reap: Notify::new(),
+            metrics: Arc::default(),
         };
-        let fleet = Fleet::new(config.slots);
-        Ok(Self { config, identity, fleet, shop: Arc::new(shop), connection: watch::Sender::default() })
+        let (fleet, connection) = (Fleet::new(config.slots), watch::Sender::default());
+        shop.metrics.see(Sight {
+            fleet: fleet.clone(),
+            slots: config.slots,
+            connection: connection.subscribe(),
+            folder: identity.folder.clone(),
+        });
+        Ok(Self { config, identity, fleet, shop: Arc::new(shop), connection })
+    }
+
+    /// What is measured of it.
+    pub fn metrics(&self) -> Arc<Metrics> {
+        self.shop.metrics.clone()
     }
 
     /// Whether the orchestrator is there, now and later.
@@ -260,8 +274,11 @@ async fn reap_for_ever<R: Runner>(shop: Arc<Shop<R>>, fleet: Fleet, stop: Cancel
 
 async fn reap<R: Runner>(shop: &Shop<R>, fleet: &Fleet) -> Result<(), String> {
     let live = fleet.live();
-    if let Some(what) = shop.runner.reap(&live).await.map_err(|error| error.to_string())? {
-        tracing::info!(what, "removed what no live attempt owned");
+    let reaped = shop.runner.reap(&live).await.map_err(|error| error.to_string())?;
+    shop.metrics.reaped(&reaped);
+    let Reaped { containers, networks, volumes, folders } = reaped;
+    if containers + networks + volumes + folders > 0 {
+        tracing::info!(containers, networks, volumes, folders, "removed what no live attempt owned");
     }
     let (spool, fleet) = (shop.spool.clone(), fleet.clone());
     let held = move || -> HashSet<AttemptId> { fleet.held().iter().map(|attempt| attempt.id).collect() };

@@ -1,7 +1,10 @@
 //! One attempt as all parts of the agent see it: how far it is and what is wanted of it. What
 //! happens in it is the business of [`crate::job`].
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
 
 use buildr_engine::job::Stop;
 use buildr_proto::AttemptId;
@@ -32,6 +35,7 @@ pub struct Attempt {
     pub id: AttemptId,
     phase: Mutex<Phase>,
     progress: Mutex<Option<watch::Receiver<Progress>>>,
+    delivered: AtomicU64,
     stop: watch::Sender<Stop>,
     fence: CancellationToken,
 }
@@ -43,6 +47,7 @@ impl Attempt {
             id,
             phase: Mutex::new(phase),
             progress: Mutex::default(),
+            delivered: AtomicU64::new(0),
             stop: watch::Sender::new(Stop::No),
             fence: CancellationToken::new(),
         }
@@ -68,6 +73,16 @@ impl Attempt {
     pub fn progress(&self) -> Progress {
         let progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
         progress.as_ref().map(|progress| progress.borrow().clone()).unwrap_or_default()
+    }
+
+    /// How many bytes of its logs are acknowledged.
+    pub fn delivered(&self) -> u64 {
+        self.delivered.load(Ordering::Relaxed)
+    }
+
+    /// So many bytes of its logs are acknowledged now.
+    pub fn deliver(&self, bytes: u64) {
+        self.delivered.store(bytes, Ordering::Relaxed);
     }
 
     /// Whether it is to end.

@@ -4,7 +4,13 @@
 pub mod args;
 pub mod inherit;
 
-use std::{collections::BTreeMap, env, fmt, fs, io, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    env, fmt, fs, io,
+    net::{SocketAddr, ToSocketAddrs},
+    path::PathBuf,
+    time::Duration,
+};
 
 use buildr_proto::limits::{MAX_LABEL, MAX_LABELS, MAX_NAME};
 
@@ -42,6 +48,8 @@ pub struct Config {
     pub job_timeout: Duration,
     /// Below this many bytes of free disk it takes no builds.
     pub min_free: u64,
+    /// Where to answer those who watch.
+    pub metrics: Option<SocketAddr>,
     /// Times and sizes that no operator has to choose.
     pub timing: Timing,
 }
@@ -113,6 +121,9 @@ pub enum Error {
         "`{0}` asks for TLS, which this program does not speak yet: give HOST:PORT and keep the network private"
     )]
     Tls(String),
+    /// The address for metrics is none.
+    #[error("--metrics {0}: no such address; give a port of this machine, or HOST:PORT")]
+    Metrics(String),
     /// The name is no name.
     #[error("`{0}` is not an agent's name: 1 to 100 characters, no control characters")]
     Name(String),
@@ -168,6 +179,8 @@ impl Config {
             log_limit,
             job_timeout,
             min_free,
+            metrics,
+            log_filter: _,
             log_format: _,
         } = args;
         Ok(Self {
@@ -183,6 +196,7 @@ impl Config {
             log_limit: log_limit.as_u64(),
             job_timeout: job_timeout.0,
             min_free: min_free.as_u64(),
+            metrics: metrics.map(|text| watched_at(&text)).transpose()?,
             timing: Timing::default(),
         })
     }
@@ -203,6 +217,17 @@ fn endpoint(text: &str) -> Result<String, Error> {
         return Err(wrong());
     }
     Ok(format!("http://{authority}"))
+}
+
+/// A port alone is one of this machine's own.
+fn watched_at(text: &str) -> Result<SocketAddr, Error> {
+    match text.parse::<u16>() {
+        Ok(port) => Ok(SocketAddr::from(([127, 0, 0, 1], port))),
+        Err(_) => {
+            let address = text.to_socket_addrs().ok().and_then(|mut all| all.next());
+            address.ok_or_else(|| Error::Metrics(text.to_owned()))
+        }
+    }
 }
 
 fn token_from(token: Option<String>, file: Option<PathBuf>) -> Result<Option<Secret>, Error> {

@@ -24,6 +24,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 use tokio_util::task::TaskTracker;
+use tracing::Instrument;
 
 use crate::{
     attempt::{Attempt, Phase},
@@ -32,6 +33,7 @@ use crate::{
     delivery::{Delivery, Fenced, report_fault},
     fleet::{Place, Slot, run_id},
     link::{Accepted, CallError, Link, Plan, Planned},
+    metrics::Metrics,
     runner::{Ready, Runner},
     spool::{DISK_FAULT, Spool, Writer},
 };
@@ -76,6 +78,8 @@ pub struct Shop<R> {
     pub tasks: TaskTracker,
     /// Wakes the reaper.
     pub reap: Notify,
+    /// What is measured.
+    pub metrics: Arc<Metrics>,
 }
 
 /// How the engine's part ended.
@@ -107,9 +111,11 @@ impl<R: Runner> Shop<R> {
         tracing::info!(attempt = %attempt.id, job = %offer.job, repository = buildr_engine::source::without_credentials(&offer.spec.source.repository), "job taken");
         let Some(writer) = self.begin_spool(&attempt).await else { return };
         let delivery = Delivery::new(attempt.clone(), self.link.clone(), self.timing, &writer);
-        let delivered = self.tasks.spawn(delivery.run());
+        let delivered = self.tasks.spawn(delivery.run().in_current_span());
         let (items, queue) = mpsc::channel(ITEMS);
-        let recorder = self.tasks.spawn(record(writer, queue, attempt.clone(), slot));
+        let recorder = self
+            .tasks
+            .spawn(record(writer, queue, attempt.clone(), slot, self.metrics.clone()).in_current_span());
         let work = self.clone().work(offer, attempt.clone(), items).await;
         attempt.enter(Phase::Reporting);
         self.reap.notify_one();
@@ -204,7 +210,9 @@ impl<R: Runner> Shop<R> {
 
     /// The engine's part, in a task of its own, so that a bug in it ends one job and not the agent.
     async fn work(self: Arc<Self>, offer: Offer, attempt: Arc<Attempt>, items: mpsc::Sender<Item>) -> Work {
-        let work = self.tasks.clone().spawn(async move { self.engine(offer, &attempt, &items).await });
+        let tasks = self.tasks.clone();
+        let work = async move { self.engine(offer, &attempt, &items).await };
+        let work = tasks.spawn(work.in_current_span());
         // A panic leaves a spool without an end, and closing it says so.
         work.await.unwrap_or(Work::Told)
     }
@@ -311,10 +319,16 @@ async fn record(
     mut items: mpsc::Receiver<Item>,
     attempt: Arc<Attempt>,
     slot: Slot,
+    metrics: Arc<Metrics>,
 ) -> Option<Writer> {
     let mut slot = Some(slot);
     let mut batch = Vec::with_capacity(ITEMS);
     while items.recv_many(&mut batch, ITEMS).await > 0 {
+        for item in &batch {
+            if let Item::Event(event) = item {
+                metrics.observe(&event.kind);
+            }
+        }
         let taken = std::mem::replace(&mut batch, Vec::with_capacity(ITEMS));
         let write = spawn_blocking(move || {
             writer.write(taken);

@@ -8,6 +8,7 @@
 //! - [`job`], [`runner`]: the life of one attempt; the seam to the engine
 //! - [`spool`], [`delivery`]: what is not yet acknowledged, on disk; how it gets there
 //! - [`agent`]: all of it together, and how it ends
+//! - [`metrics`]: what can be measured of it
 //! - [`program`]: the command line around it
 
 pub mod agent;
@@ -19,6 +20,7 @@ pub mod fleet;
 pub mod identity;
 pub mod job;
 pub mod link;
+pub mod metrics;
 pub mod program;
 pub mod runner;
 pub mod session;

@@ -3,24 +3,27 @@
 use std::{
     collections::BTreeMap,
     env,
-    io::{self, IsTerminal, Write},
+    io::{self, Write},
     process::ExitCode,
+    sync::Arc,
     time::Duration,
 };
 
 use anyhow::Context;
 use buildr_engine::{Engine, Lifetime};
+use buildr_telemetry::{listener::Listener, log};
 use clap::Parser;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
 };
-use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     agent::{Agent, Shutdown},
     config::{Args, Config, DockerSocket, LogFormat},
     identity::Identity,
+    metrics::Watched,
     session::Connection,
 };
 
@@ -36,7 +39,11 @@ const DEAD_MAN: Duration = Duration::from_secs(600);
 /// The program `buildr-agent`.
 pub fn main() -> ExitCode {
     let args = Args::parse();
-    log_to_stderr(args.log_format);
+    let format = match args.log_format {
+        LogFormat::Human => log::Format::Human,
+        LogFormat::Json => log::Format::Json,
+    };
+    log::start(format, &args.log_filter);
     let environment: BTreeMap<String, String> = env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
@@ -59,18 +66,6 @@ fn failed(error: &anyhow::Error, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn log_to_stderr(format: LogFormat) {
-    let filter = EnvFilter::try_from_env("BUILDR_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let registry = tracing_subscriber::registry().with(filter);
-    match format {
-        LogFormat::Human => {
-            let lines = fmt::layer().with_writer(io::stderr).with_target(false);
-            registry.with(lines.with_ansi(io::stderr().is_terminal())).init();
-        }
-        LogFormat::Json => registry.with(fmt::layer().json().with_writer(io::stderr)).init(),
-    }
-}
-
 fn run(config: Config) -> anyhow::Result<()> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
@@ -83,8 +78,16 @@ async fn work(config: Config) -> anyhow::Result<()> {
     let identity = Identity::open(&config.data)?;
     warn_of_risks(&config);
     let engine = engine(&config, &identity).await.context("no builds can be run here")?;
-    let name = config.name.clone();
+    let (name, metrics) = (config.name.clone(), config.metrics);
     let agent = Agent::new(config, identity, engine)?;
+    let unwatched = CancellationToken::new();
+    let _unwatched = unwatched.clone().drop_guard();
+    if let Some(address) = metrics {
+        let listener =
+            Listener::bind(address).await.with_context(|| format!("listen on {address} (--metrics)"))?;
+        tracing::info!(address = %listener.address()?, "metrics and probes");
+        tokio::spawn(listener.serve(Arc::new(Watched(agent.metrics())), unwatched));
+    }
     let (shutdown, wanted) = watch::channel(Shutdown::No);
     let signals = [signal(SignalKind::terminate()), signal(SignalKind::interrupt())];
     let [terminate, interrupt] = signals.map(|signal| signal.context("listen to signals"));

@@ -5,7 +5,10 @@ mod engine;
 
 use std::{collections::HashSet, future::Future};
 
-use buildr_engine::job::{Finished, Item, JobRequest, RunId, Stop};
+use buildr_engine::{
+    Reaped,
+    job::{Finished, Item, JobRequest, RunId, Stop},
+};
 use tokio::sync::{mpsc, watch};
 
 use crate::link::Plan;
@@ -35,12 +38,11 @@ pub trait Runner: Send + Sync + 'static {
         stop: &watch::Receiver<Stop>,
     ) -> impl Future<Output = Finished> + Send;
 
-    /// Removes what belongs to this agent and to none of the live runs; tells what, where it was
-    /// anything. A run that begins while this works is not in `live`, and must be left alone too.
+    /// Removes what belongs to this agent and to none of the live runs; tells how much. A run that begins while this works is not in `live`, and must be left alone too.
     fn reap(
         &self,
         live: &HashSet<RunId>,
-    ) -> impl Future<Output = Result<Option<String>, Box<dyn std::error::Error + Send + Sync>>> + Send;
+    ) -> impl Future<Output = Result<Reaped, Box<dyn std::error::Error + Send + Sync>>> + Send;
 }
 
 /// A prepared job and what the orchestrator is told of it.

@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming};
+use tracing::Instrument;
 
 pub use self::message::Introduction;
 use self::message::{decline, heartbeat, hello, offer};
@@ -246,7 +247,9 @@ impl<R: Runner> Session<R> {
             Err(error) => format!("the offer makes no sense to this agent: {error}"),
             Ok(offer) => match self.room().and_then(|()| Ok(self.fleet.admit(offer.attempt)?)) {
                 Ok((place, slot)) => {
-                    self.shop.tasks.spawn(self.shop.clone().run(offer, place, slot));
+                    // What is said of a job further down is said within this.
+                    let span = tracing::info_span!("job", build = %offer.job.build, job = %offer.job, attempt = %offer.attempt);
+                    self.shop.tasks.spawn(self.shop.clone().run(offer, place, slot).instrument(span));
                     return Ok(());
                 }
                 Err(No::Unfit(Unfit::Known)) => return Ok(()),

@@ -5,7 +5,9 @@ use std::{env, net::SocketAddr, net::ToSocketAddrs, path::PathBuf, time::Duratio
 use bytesize::ByteSize;
 use clap::{Parser, ValueEnum};
 
-use crate::error::Error;
+use buildr_telemetry::log;
+
+use crate::{error::Error, gate};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -46,9 +48,60 @@ pub struct Args {
     #[arg(long, env = "BUILDR_MIN_FREE", value_name = "SIZE", default_value = "256MiB")]
     pub min_free: ByteSize,
 
+    /// Answer /metrics (Prometheus), /livez and /readyz over HTTP here; anybody who reaches it may read
+    #[arg(long, env = "BUILDR_METRICS", value_name = "[HOST:]PORT")]
+    pub metrics: Option<String>,
+
+    /// What callers may have
+    #[command(flatten)]
+    pub gate: GateArgs,
+
+    /// What of the log to write: a level, or levels by part, as in warn,buildr_orchestrator=debug
+    #[arg(long = "log", env = "BUILDR_LOG", default_value = "info", value_name = "FILTER")]
+    pub log_filter: log::Filter,
+
     /// How to write the log on standard error
     #[arg(long, env = "BUILDR_LOG_FORMAT", default_value = "human", value_name = "FORMAT")]
     pub log_format: LogFormat,
+}
+
+/// What callers may have; one address counts as one caller.
+#[derive(Clone, Copy, Debug, clap::Args)]
+#[command(next_help_heading = "Limits (0 is no limit)")]
+pub struct GateArgs {
+    /// Connections of all callers
+    #[arg(long, env = "BUILDR_MAX_CONNECTIONS", default_value_t = gate::Settings::default().connections, value_name = "N")]
+    pub max_connections: usize,
+
+    /// Connections of one address; raise it where a proxy makes many callers one
+    #[arg(long, env = "BUILDR_MAX_CONNECTIONS_PER_ADDRESS", default_value_t = gate::Settings::default().connections_per_address, value_name = "N")]
+    pub max_connections_per_address: usize,
+
+    /// Streams that follow builds and logs; half of them for one address
+    #[arg(long, env = "BUILDR_MAX_FOLLOWERS", default_value_t = gate::Settings::default().followers, value_name = "N")]
+    pub max_followers: usize,
+
+    /// Submits and cancels of one address per second; ten seconds' worth may come at once
+    #[arg(long, env = "BUILDR_MAX_SUBMITS", default_value_t = gate::Settings::default().submits, value_name = "N")]
+    pub max_submits: u32,
+
+    /// Calls of one address per second that read; ten seconds' worth may come at once
+    #[arg(long, env = "BUILDR_MAX_READS", default_value_t = gate::Settings::default().reads, value_name = "N")]
+    pub max_reads: u32,
+}
+
+impl From<GateArgs> for gate::Settings {
+    fn from(args: GateArgs) -> Self {
+        let GateArgs { max_connections, max_connections_per_address, max_followers, max_submits, max_reads } =
+            args;
+        Self {
+            connections: max_connections,
+            connections_per_address: max_connections_per_address,
+            followers: max_followers,
+            submits: max_submits,
+            reads: max_reads,
+        }
+    }
 }
 
 /// How the log is written.
@@ -84,6 +137,10 @@ pub struct Config {
     pub queue_limit: Duration,
     /// How much must be free on the disk of the data folder for new builds.
     pub min_free: ByteSize,
+    /// Where to answer those who watch.
+    pub metrics: Option<SocketAddr>,
+    /// What callers may have.
+    pub gate: gate::Settings,
 }
 
 impl Config {
@@ -95,6 +152,8 @@ impl Config {
             token: TokenPolicy::Open,
             queue_limit: Duration::from_secs(24 * 3600),
             min_free: ByteSize(0),
+            metrics: None,
+            gate: gate::Settings::default(),
         }
     }
 
@@ -107,10 +166,9 @@ impl Config {
 impl TryFrom<Args> for Config {
     type Error = Error;
     fn try_from(args: Args) -> Result<Self, Error> {
-        let Args { listen, data, require_token, token_file, queue_limit, min_free, log_format: _ } = args;
-        let unusable = |why: String| Error::Config(format!("--listen {listen}: {why}; give it as HOST:PORT"));
-        let address = listen.to_socket_addrs().map_err(|error| unusable(error.to_string()))?.next();
-        let address = address.ok_or_else(|| unusable("no such address".to_owned()))?;
+        let Args { listen, data, require_token, token_file, queue_limit, min_free, metrics, gate, .. } = args;
+        let address = address_of("--listen", &listen)?;
+        let metrics = metrics.map(|text| watched_at(&text)).transpose()?;
         let exposed = !address.ip().to_canonical().is_loopback();
         let token = match token_file {
             Some(file) => TokenPolicy::OfFile(file),
@@ -121,7 +179,21 @@ impl TryFrom<Args> for Config {
             Some(data) => data,
             None => return Err(Error::Config("no home folder is known: set --data".to_owned())),
         };
-        Ok(Self { listen: address, data, token, queue_limit, min_free })
+        Ok(Self { listen: address, data, token, queue_limit, min_free, metrics, gate: gate.into() })
+    }
+}
+
+fn address_of(flag: &str, text: &str) -> Result<SocketAddr, Error> {
+    let unusable = |why: String| Error::Config(format!("{flag} {text}: {why}; give it as HOST:PORT"));
+    let address = text.to_socket_addrs().map_err(|error| unusable(error.to_string()))?.next();
+    address.ok_or_else(|| unusable("no such address".to_owned()))
+}
+
+/// A port alone is one of this machine's own.
+fn watched_at(text: &str) -> Result<SocketAddr, Error> {
+    match text.parse::<u16>() {
+        Ok(port) => Ok(SocketAddr::from(([127, 0, 0, 1], port))),
+        Err(_) => address_of("--metrics", text),
     }
 }
 
@@ -172,6 +244,15 @@ mod tests {
     fn an_address_that_is_none_is_named() {
         let error = config(&["--listen", "nonsense"]).unwrap_err().to_string();
         assert!(error.contains("nonsense") && error.contains("HOST:PORT"), "{error}");
+    }
+
+    #[test]
+    fn metrics_stay_on_this_machine_unless_a_host_is_given() {
+        assert_eq!(config(&[]).unwrap().metrics, None);
+        assert_eq!(config(&["--metrics", "9100"]).unwrap().metrics, Some("127.0.0.1:9100".parse().unwrap()));
+        assert_eq!(config(&["--metrics", "0.0.0.0:1"]).unwrap().metrics, Some("0.0.0.0:1".parse().unwrap()));
+        let error = config(&["--metrics", "99999"]).unwrap_err().to_string();
+        assert!(error.contains("--metrics 99999"), "{error}");
     }
 
     #[test]

@@ -12,11 +12,13 @@
 //! - [`input`]: what comes in and what goes out
 //! - [`build`]: builds, jobs and attempts, with their diagrams
 //! - [`queue`]: who is next
+//! - [`census`]: how much there is of what
 //! - `agents`, `attempts`, `clients`, `dispatch`, `lifecycle`, `tick`: one kind of input each
 
 mod agents;
 mod attempts;
 pub mod build;
+pub mod census;
 mod clients;
 mod dispatch;
 pub mod input;

@@ -1,10 +1,11 @@
 //! What can go wrong in the orchestrator, and the gRPC status of each.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use buildr_proto::Invalid;
 use bytesize::ByteSize;
 use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::{core::input::Refusal, logs, store};
 
@@ -32,6 +33,19 @@ pub enum Error {
     /// The disk is nearly full.
     #[error("the orchestrator's disk has less than {0} free (--min-free): no new builds until there is more")]
     LowSpace(ByteSize),
+    /// Too many inputs wait.
+    #[error("the orchestrator is busy: try again in a few seconds")]
+    Busy,
+    /// One caller wants more than its share.
+    #[error("too many {what} from this address: try again in {:.1} s, or have the operator raise {flag}", after.as_secs_f64())]
+    TooMuch {
+        /// Of what.
+        what: &'static str,
+        /// What the operator can set.
+        flag: &'static str,
+        /// When to try again.
+        after: Duration,
+    },
     /// The orchestrator ends.
     #[error("the orchestrator is stopping: try again in a moment")]
     Stopping,
@@ -41,6 +55,14 @@ pub enum Error {
     /// The address cannot be listened on.
     #[error("cannot listen on {address}")]
     Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The address for metrics cannot be listened on.
+    #[error("cannot listen on {address} (--metrics)")]
+    Metrics {
         /// The address.
         address: SocketAddr,
         /// Why.
@@ -84,10 +106,13 @@ impl Error {
             },
             Self::Invalid(_) => Code::InvalidArgument,
             Self::NotFound(_) => Code::NotFound,
-            Self::LowSpace(_) | Self::Logs(logs::Error::TooLong(_)) => Code::ResourceExhausted,
+            Self::LowSpace(_) | Self::Busy | Self::TooMuch { .. } | Self::Logs(logs::Error::TooLong(_)) => {
+                Code::ResourceExhausted
+            }
             Self::NotCommitted(_) | Self::Stopping | Self::Logs(_) => Code::Unavailable,
             Self::Store(store::Error::Full(_)) => Code::ResourceExhausted,
             Self::Store(_)
+            | Self::Metrics { .. }
             | Self::Internal(_)
             | Self::Listen { .. }
             | Self::File { .. }
@@ -98,13 +123,38 @@ impl Error {
     }
 }
 
+/// How long to wait where what is missing comes back by itself: the queue gets shorter.
+const QUEUE_MOVES: Duration = Duration::from_secs(10);
+
+/// The same where somebody has to do something: free some disk.
+const SOMEBODY_ACTS: Duration = Duration::from_secs(60);
+
+impl Error {
+    /// When to try again, where the same may work then.
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::TooMuch { after, .. } => Some(*after),
+            Self::Busy => Some(Duration::from_secs(2)),
+            Self::Refused(Refusal::QueueFull(_)) => Some(QUEUE_MOVES),
+            Self::LowSpace(_) | Self::Store(store::Error::Full(_)) => Some(SOMEBODY_ACTS),
+            _ => None,
+        }
+    }
+}
+
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
         let code = error.code();
         if code == Code::Internal {
             tracing::error!(error = %chain(&error), "call failed");
         }
-        Self::new(code, chain(&error))
+        match error.retry_after() {
+            Some(after) => {
+                let details = ErrorDetails::with_retry_info(Some(after));
+                Self::with_error_details(code, chain(&error), details)
+            }
+            None => Self::new(code, chain(&error)),
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 //! thrown away and loaded again from the store, and all agents are told to connect again.
 
 mod handle;
+mod observer;
 mod shared;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
@@ -16,10 +17,13 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep},
 };
 
-use self::shared::Shared;
 pub use self::{
     handle::Hub,
     shared::{Notice, Push, SpaceGuard},
+};
+use self::{
+    observer::{Observer, Seen},
+    shared::Shared,
 };
 use crate::{
     core::{
@@ -28,6 +32,7 @@ use crate::{
         record::Batch,
     },
     error::{Error, chain},
+    metrics::Metrics,
     store::Store,
 };
 
@@ -60,6 +65,7 @@ pub struct HubTask {
     inputs: mpsc::Receiver<Message>,
     shared: Arc<Shared>,
     clock: Clock,
+    observer: Observer,
 }
 
 /// Wall-clock time that never jumps: read once, then counted on.
@@ -81,6 +87,7 @@ impl HubTask {
         store: Arc<dyn Store>,
         limits: Limits,
         space: SpaceGuard,
+        metrics: Arc<Metrics>,
     ) -> Result<(Self, Hub), Error> {
         let (sender, inputs) = mpsc::channel(WAITING);
         let shared = Arc::new(Shared::new(space));
@@ -92,9 +99,11 @@ impl HubTask {
             inputs,
             shared: shared.clone(),
             clock,
+            observer: Observer::new(metrics.clone()),
         };
         task.reload().await?;
-        Ok((task, Hub::new(sender, store, shared)))
+        task.count();
+        Ok((task, Hub::new(sender, store, shared, metrics)))
     }
 
     /// Runs until all handles are gone.
@@ -114,9 +123,20 @@ impl HubTask {
             };
             if ticked {
                 self.shared.housekeeping();
+                self.observer.ticked();
             }
             self.turn(std::mem::take(&mut batch), ticked).await;
+            if ticked {
+                self.count();
+            }
         }
+    }
+
+    /// Tells who watches what there is.
+    fn count(&self) {
+        let space = &self.shared.space;
+        let census = self.state.census(self.clock.now());
+        self.observer.metrics.hub_lives(&census, space.free(), space.check().is_ok());
     }
 
     /// One batch: steps, one commit, then everything that leaves.
@@ -164,11 +184,23 @@ impl HubTask {
         is_new.then(|| self.shared.space.check().err()).flatten().map(Err)
     }
 
+    async fn commit(&mut self, writes: Batch, inputs: usize) -> Result<(), Error> {
+        if writes.is_empty() {
+            return Ok(());
+        }
+        let (seen, began) = (Seen::of(&writes), Instant::now());
+        match self.store.commit(writes).await {
+            Ok(()) => self.observer.committed(&seen, inputs, began.elapsed()),
+            Err(error) => {
+                self.observer.failed();
+                return Err(error.into());
+            }
+        }
+        Ok(())
+    }
+
     async fn finish(&mut self, writes: Batch, signals: Vec<Signal>, waiting: Vec<Waiting>) {
-        if !writes.is_empty()
-            && let Err(error) = self.store.commit(writes).await
-        {
-            let error = Error::from(error);
+        if let Err(error) = self.commit(writes, waiting.len()).await {
             tracing::error!(error = %chain(&error), "a commit failed; loading the state again");
             refuse(waiting.into_iter().map(|(reply, _)| reply), &error);
             return self.recover().await;
@@ -177,7 +209,10 @@ impl HubTask {
         let (changes, others): (Vec<Signal>, Vec<Signal>) =
             signals.into_iter().partition(|signal| matches!(signal, Signal::Changed(_)));
         let mut changed = BTreeSet::new();
-        others.into_iter().for_each(|signal| self.shared.deliver(signal));
+        for signal in others {
+            self.observer.leaves(&signal);
+            self.shared.deliver(signal);
+        }
         for signal in changes {
             if let Signal::Changed(build) = signal
                 && changed.insert(build)
@@ -222,6 +257,7 @@ impl HubTask {
             if self.inputs.is_closed() {
                 return;
             }
+            self.count();
             tracing::error!(error = %chain(&error), "the store cannot be read; trying again");
             sleep(RETRY).await;
         }

@@ -6,14 +6,18 @@
 //! - [`core`]: the state machine, pure
 //! - [`hub`]: the task that owns it: one batch of inputs, one commit, then replies
 //! - [`store`]: builds, attempts, stages, events; [`logs`]: the bytes of logs
-//! - [`service`]: gRPC; [`auth`]: who calls
+//! - [`service`]: gRPC; [`auth`]: who calls; [`gate`]: how much one caller may have
+//! - [`metrics`]: what can be measured of it all; `doctor`: what is wrong before it starts
 
 pub mod auth;
 pub mod config;
 pub mod core;
 pub mod error;
+pub mod gate;
 pub mod hub;
 pub mod logs;
+pub mod metrics;
+pub mod peer;
 pub mod program;
 pub mod server;
 pub mod service;

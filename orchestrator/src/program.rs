@@ -1,14 +1,11 @@
 //! The program around the library: arguments, log, signals, exit code.
 
-use std::{
-    io::{IsTerminal, Write},
-    process::ExitCode,
-};
+use std::{io::Write, process::ExitCode};
 
+use buildr_telemetry::log;
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
 
 use crate::{
     config::{Args, Config, LogFormat},
@@ -23,7 +20,11 @@ const MAX_WORKERS: usize = 4;
 /// stop; 2: the settings are wrong; 1: it could not go on.
 pub fn main() -> ExitCode {
     let args = Args::parse();
-    start_log(args.log_format);
+    let format = match args.log_format {
+        LogFormat::Human => log::Format::Human,
+        LogFormat::Json => log::Format::Json,
+    };
+    log::start(format, &args.log_filter);
     raise_file_limit();
     // Variables and logs are nobody else's business, also where the folder was there before.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
@@ -48,6 +49,9 @@ async fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let orchestrator = Orchestrator::open(config).await?;
     let mut out = std::io::stdout();
+    if let Some(address) = orchestrator.metrics_address() {
+        tracing::info!(%address, "metrics and probes");
+    }
     writeln!(out, "ready {}", orchestrator.address())?;
     out.flush()?;
     let shutdown = CancellationToken::new();
@@ -71,18 +75,6 @@ fn raise_file_limit() {
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         tracing::warn!(%error, "the limit of open files could not be raised");
-    }
-}
-
-fn start_log(format: LogFormat) {
-    let filter = EnvFilter::try_from_env("BUILDR_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
-    match format {
-        LogFormat::Human => log.init(),
-        LogFormat::Json => log.json().init(),
     }
 }
 

@@ -1,5 +1,8 @@
 //! Puts the parts together: data folder, store, logs, hub, gRPC server; and takes them apart again.
 
+mod calls;
+mod connections;
+
 use std::{
     fs::{self, File},
     net::SocketAddr,
@@ -14,20 +17,22 @@ use buildr_proto::{
     limits::MAX_MESSAGE,
     pb::{agent_service_server::AgentServiceServer, build_service_server::BuildServiceServer},
 };
+use buildr_telemetry::listener::Listener;
 use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::{
-    service::interceptor::InterceptedService,
-    transport::{Server, server::TcpIncoming},
-};
+use tonic::{service::interceptor::InterceptedService, transport::Server};
+
+use self::calls::CountCalls;
 
 use crate::{
     auth::{AgentAuth, ClientAuth, Token},
     config::{Config, TokenPolicy},
     core::Limits,
     error::Error,
+    gate::{self, Gate, Quota},
     hub::{Hub, HubTask, SpaceGuard},
     logs::Logs,
+    metrics::Metrics,
     service::{Context, agents::Agents, builds::Builds},
     store::{self, SqliteStore, Store},
 };
@@ -35,8 +40,20 @@ use crate::{
 /// A connection that does not answer pings for this long twice is dead.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
-/// How many calls one connection may have at the same time.
+/// How many calls one connection may have at the same time: an agent has a log stream for each of
+/// at most 1000 jobs.
 const STREAMS: u32 = 1024;
+
+/// The most that the metadata of one call may be, in bytes. Ours is a token and a credential.
+const MAX_METADATA: u32 = 16 << 10;
+
+/// How many calls a connection may have begun and given up before they were looked at. Beyond, it
+/// is closed: nobody in good faith does that.
+const MAX_GIVEN_UP: usize = 20;
+
+/// How long a call may take to begin its answer. Clients and agents give up after 30 s; the longest
+/// is a final report, for which logs of gigabytes are read.
+const ANSWER_WITHIN: Duration = Duration::from_secs(120);
 
 /// How long open calls may take to end once the orchestrator stops.
 const LAST_CALLS: Duration = Duration::from_secs(1);
@@ -51,6 +68,9 @@ pub struct Orchestrator {
     logs: Arc<Logs>,
     logs_task: JoinHandle<()>,
     store: Arc<dyn Store>,
+    gate: gate::Settings,
+    metrics: Arc<Metrics>,
+    watched: Option<(Listener, SocketAddr)>,
     /// No other orchestrator uses the folder while this is open.
     _lock: File,
 }
@@ -64,11 +84,16 @@ impl Orchestrator {
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.data.join("buildr.db")).await?);
         let limits = Limits { queue: config.queue_limit, ..Limits::default() };
         let space = SpaceGuard::new(config.data.clone(), config.min_free);
-        let (task, hub) = HubTask::load(store.clone(), limits, space).await?;
+        let metrics = Arc::<Metrics>::default();
+        let (task, hub) = HubTask::load(store.clone(), limits, space, metrics.clone()).await?;
         let (logs, logs_task) = Logs::start(config.data.join("logs"));
         let listen_error = |source| Error::Listen { address: config.listen, source };
         let listener = TcpListener::bind(config.listen).await.map_err(listen_error)?;
         let address = listener.local_addr().map_err(listen_error)?;
+        let watched = match config.metrics {
+            Some(address) => Some(listen_to_watchers(address).await?),
+            None => None,
+        };
         Ok(Self {
             listener,
             address,
@@ -78,6 +103,9 @@ impl Orchestrator {
             logs: Arc::new(logs),
             logs_task,
             store,
+            gate: config.gate,
+            metrics,
+            watched,
             _lock: lock,
         })
     }
@@ -87,18 +115,40 @@ impl Orchestrator {
         self.address
     }
 
+    /// Where its metrics are, where that was asked for.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.watched.as_ref().map(|(_, address)| *address)
+    }
+
     /// Serves until it is told to stop. Everything that was answered is durable when it returns.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
-        let Self { listener, address: _, token, hub, hub_task, logs, logs_task, store, _lock } = self;
+        let Self { listener, address: _, token, hub, hub_task, logs, logs_task, store, .. } = self;
+        let Self { gate: settings, metrics, watched, _lock, .. } = self;
         let tasks = TaskTracker::new();
-        let context = Context { hub, logs, tasks: tasks.clone(), stop: shutdown.clone() };
-        let server = serve(listener, token, context, shutdown.clone());
+        let gate = Arc::new(Gate::new(settings, metrics.clone()));
+        let context = Context {
+            hub,
+            logs,
+            gate,
+            metrics: metrics.clone(),
+            tasks: tasks.clone(),
+            stop: shutdown.clone(),
+        };
+        let quota = Quota::new(settings.connections, settings.connections_per_address);
+        let server = serve(listener, quota, token, context, shutdown.clone());
+        // Ended last, so that whoever watches sees the end.
+        let unwatched = CancellationToken::new();
+        let _unwatched = unwatched.clone().drop_guard();
+        if let Some((listener, _)) = watched {
+            tokio::spawn(listener.serve(metrics.clone(), unwatched));
+        }
         let served = tokio::select! {
             served = server => served,
             // Clients that hold their connection open are not waited for.
             () = async { shutdown.cancelled().await; tokio::time::sleep(LAST_CALLS).await } => Ok(()),
         };
         shutdown.cancel();
+        metrics.stopping();
         tasks.close();
         if timeout(LAST_CALLS, tasks.wait()).await.is_err() {
             tracing::warn!(left = tasks.len(), "streams did not end in time");
@@ -116,10 +166,14 @@ impl Orchestrator {
 
 async fn serve(
     listener: TcpListener,
+    quota: Quota,
     token: Token,
     context: Context,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
+    let metrics = context.metrics.clone();
+    let descriptors = [DESCRIPTORS, tonic_health::pb::FILE_DESCRIPTOR_SET];
+    let calls = CountCalls::new(metrics.clone(), &descriptors)?;
     let (health, health_service) = tonic_health::server::health_reporter();
     let agents = AgentServiceServer::new(Agents(context.clone())).max_decoding_message_size(MAX_MESSAGE);
     let builds = BuildServiceServer::new(Builds(context)).max_decoding_message_size(MAX_MESSAGE);
@@ -134,16 +188,28 @@ async fn serve(
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
         .max_concurrent_streams(STREAMS)
+        .http2_max_header_list_size(MAX_METADATA)
+        .http2_max_pending_accept_reset_streams(Some(MAX_GIVEN_UP))
+        .timeout(ANSWER_WITHIN)
+        .trace_fn(|request| tracing::info_span!("call", method = request.uri().path()))
+        .layer(calls)
         .add_service(InterceptedService::new(agents, AgentAuth(token.clone())))
         .add_service(InterceptedService::new(builds, ClientAuth(token.clone())))
         .add_service(InterceptedService::new(reflection, ClientAuth(token)))
         .add_service(health_service)
         .serve_with_incoming_shutdown(
-            TcpIncoming::from(listener).with_nodelay(Some(true)),
+            connections::accept(listener, quota, metrics),
             shutdown.cancelled_owned(),
         )
         .await
         .map_err(Error::Server)
+}
+
+async fn listen_to_watchers(address: SocketAddr) -> Result<(Listener, SocketAddr), Error> {
+    let failed = |source| Error::Metrics { address, source };
+    let listener = Listener::bind(address).await.map_err(failed)?;
+    let address = listener.address().map_err(failed)?;
+    Ok((listener, address))
 }
 
 /// Makes the data folder, for its owner alone, and locks it.

@@ -7,6 +7,7 @@ pub mod builds;
 mod incoming;
 mod log_reader;
 mod log_writer;
+mod outgoing;
 mod session;
 mod watch;
 
@@ -15,7 +16,7 @@ use std::sync::Arc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::Status;
 
-use crate::{hub::Hub, logs::Logs};
+use crate::{gate::Gate, hub::Hub, logs::Logs, metrics::Metrics};
 
 /// What both services need.
 #[derive(Clone)]
@@ -24,6 +25,10 @@ pub struct Context {
     pub hub: Hub,
     /// The logs.
     pub logs: Arc<Logs>,
+    /// What callers may have.
+    pub gate: Arc<Gate>,
+    /// What is measured.
+    pub metrics: Arc<Metrics>,
     /// The tasks behind streams.
     pub tasks: TaskTracker,
     /// Ends every stream.

@@ -4,8 +4,10 @@
 //! # Layout
 //! - [`log`]: lines for people or JSON, filters, panics
 //! - [`listener`]: `/metrics`, `/livez` and `/readyz` over HTTP
+//! - [`names`]: how metrics get their names
 //! - [`doctor`]: a list of checks, and what to do about each
 
 pub mod doctor;
 pub mod listener;
 pub mod log;
+pub mod names;

@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, str::FromStr, time::Duration};
 
+use buildr_telemetry::log;
 use bytesize::ByteSize;
 use clap::{Parser, ValueEnum};
 
@@ -72,6 +73,12 @@ pub struct Args {
     /// Take no builds while less than this is free on the disk of the data folder
     #[arg(long, env = "BUILDR_AGENT_MIN_FREE", value_name = "SIZE", default_value = "1GiB")]
     pub min_free: ByteSize,
+    /// Answer /metrics (Prometheus), /livez and /readyz over HTTP here; anybody who reaches it may read
+    #[arg(long, env = "BUILDR_AGENT_METRICS", value_name = "[HOST:]PORT")]
+    pub metrics: Option<String>,
+    /// What of the agent's own log to write: a level, or levels by part, as in warn,buildr_agent=debug
+    #[arg(long = "log", env = "BUILDR_LOG", default_value = "info", value_name = "FILTER")]
+    pub log_filter: log::Filter,
     /// How to write the agent's own log on standard error
     #[arg(long, env = "BUILDR_AGENT_LOG_FORMAT", value_enum, default_value_t = LogFormat::Human)]
     pub log_format: LogFormat,

@@ -105,3 +105,11 @@ fn the_arguments_are_what_clap_wants_them_to_be() {
     use clap::CommandFactory;
     Args::command().debug_assert();
 }
+
+#[test]
+fn metrics_stay_on_this_machine_unless_a_host_is_given() {
+    assert_eq!(config(&[]).unwrap().metrics, None);
+    assert_eq!(config(&["--metrics", "9100"]).unwrap().metrics, Some("127.0.0.1:9100".parse().unwrap()));
+    assert_eq!(config(&["--metrics", "0.0.0.0:1"]).unwrap().metrics, Some("0.0.0.0:1".parse().unwrap()));
+    assert!(matches!(config(&["--metrics", "99999"]), Err(Error::Metrics(_))));
+}

@@ -214,6 +214,7 @@ impl<'a> Shipper<'a> {
             && cursor.acked(ack.durable, ack.gap)
         {
             self.moved = Instant::now();
+            self.delivery.attempt.deliver(self.cursors.iter().map(Cursor::durable).sum());
         }
         Ok(())
     }

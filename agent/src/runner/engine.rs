@@ -38,16 +38,7 @@ impl Runner for Engine {
         Engine::run(self, prepared, items, stop).await
     }
 
-    async fn reap(
-        &self,
-        live: &HashSet<RunId>,
-    ) -> Result<Option<String>, Box<dyn std::error::Error + Send + Sync>> {
-        let Reaped { containers, networks, volumes, folders } = Engine::reap(self, live).await?;
-        let any = containers + networks + volumes + folders > 0;
-        Ok(any.then(|| {
-            format!(
-                "{containers} containers, {networks} networks, {volumes} volumes, {folders} folders of runs"
-            )
-        }))
+    async fn reap(&self, live: &HashSet<RunId>) -> Result<Reaped, Box<dyn std::error::Error + Send + Sync>> {
+        Ok(Engine::reap(self, live).await?)
     }
 }

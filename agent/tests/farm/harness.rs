@@ -70,6 +70,7 @@ impl Farm {
             log_limit: 1 << 30,
             job_timeout: Duration::from_secs(60),
             min_free: self.min_free,
+            metrics: None,
             timing: self.timing,
         }
     }

@@ -6,6 +6,7 @@ use buildr_agent::{
     link::Plan,
     runner::{Ready, Runner},
 };
+use buildr_engine::Reaped;
 use buildr_engine::job::{Finished, Item, JobRequest, Output, RunId, Stop};
 use buildr_manifest::{Event, EventKind, Outcome, StageName, StageState, Usage};
 use bytes::Bytes;
@@ -124,11 +125,8 @@ impl Runner for FakeRunner {
         end.await.unwrap()
     }
 
-    async fn reap(
-        &self,
-        _live: &HashSet<RunId>,
-    ) -> Result<Option<String>, Box<dyn std::error::Error + Send + Sync>> {
+    async fn reap(&self, _live: &HashSet<RunId>) -> Result<Reaped, Box<dyn std::error::Error + Send + Sync>> {
         self.reaps.send_modify(|reaps| *reaps += 1);
-        Ok(None)
+        Ok(Reaped::default())
     }
 }

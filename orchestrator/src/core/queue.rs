@@ -94,6 +94,11 @@ impl Queue {
         self.lanes.values_mut().find_map(|lane| lane.next(&mut fits))
     }
 
+    /// Since when the job waits that waits longest.
+    pub fn oldest(&self) -> Option<Timestamp> {
+        self.by_age.first().map(|(since, _)| *since)
+    }
+
     /// The jobs that wait since then or longer.
     pub fn older_than(&self, then: Timestamp) -> Vec<JobId> {
         self.by_age.iter().take_while(|(since, _)| *since <= then).map(|(_, job)| *job).collect()

@@ -1,12 +1,19 @@
 //! The services' way to the hub: one method per kind of input.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use buildr_proto::{AgentId, AttemptId, BuildId, build::BuildState};
-use tokio::sync::{broadcast, mpsc, oneshot};
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::{
+    sync::{broadcast, mpsc, oneshot},
+    time::{Instant, timeout},
+};
 
 use super::{
     Message,
@@ -18,11 +25,20 @@ use crate::{
         Submit,
     },
     error::Error,
+    metrics::Metrics,
     store::Store,
 };
 
 /// How many pushes may wait for an agent. More than one slot's worth at a time is rare.
 const PUSHES: usize = 1024;
+
+/// How long a call waits for a place in the hub's queue. A hub that is behind by more than this would
+/// only get further behind.
+const ROOM_WITHIN: Duration = Duration::from_secs(5);
+
+/// How many calls may wait for a place. Each holds its message, which is small as a rule; the
+/// largest are those of agents, of which there are only so many.
+const MAX_WAITING: i64 = 4096;
 
 /// A handle to the hub. The hub ends when the last one is dropped.
 #[derive(Clone)]
@@ -31,11 +47,17 @@ pub struct Hub {
     store: Arc<dyn Store>,
     shared: Arc<Shared>,
     sessions: Arc<AtomicU64>,
+    metrics: Arc<Metrics>,
 }
 
 impl Hub {
-    pub(super) fn new(inputs: mpsc::Sender<Message>, store: Arc<dyn Store>, shared: Arc<Shared>) -> Self {
-        Self { inputs, store, shared, sessions: Arc::default() }
+    pub(super) fn new(
+        inputs: mpsc::Sender<Message>,
+        store: Arc<dyn Store>,
+        shared: Arc<Shared>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { inputs, store, shared, sessions: Arc::default(), metrics }
     }
 
     /// What is committed.
@@ -44,9 +66,29 @@ impl Hub {
     }
 
     async fn call(&self, input: Input) -> Result<Reply, Error> {
+        let began = Instant::now();
+        let place = match self.inputs.try_reserve() {
+            Err(mpsc::error::TrySendError::Full(())) => self.room().await?,
+            tried => tried.map_err(|_| Error::Stopping)?,
+        };
         let (reply, answer) = oneshot::channel();
-        self.inputs.send(Message { input, reply }).await.map_err(|_| Error::Stopping)?;
-        answer.await.map_err(|_| Error::Stopping)?
+        place.send(Message { input, reply });
+        let answer = answer.await.map_err(|_| Error::Stopping)?;
+        self.metrics.hub_input.observe(began.elapsed().as_secs_f64());
+        answer
+    }
+
+    /// Waits for a place in the queue, and not for ever.
+    async fn room(&self) -> Result<mpsc::Permit<'_, Message>, Error> {
+        let busy = || {
+            self.metrics.refuse("hub");
+            Error::Busy
+        };
+        let waiting = Waiting::begin(&self.metrics.hub_waiting);
+        if waiting.0.get() > MAX_WAITING {
+            return Err(busy());
+        }
+        timeout(ROOM_WITHIN, self.inputs.reserve()).await.map_err(|_| busy())?.map_err(|_| Error::Stopping)
     }
 
     /// Queues a build.
@@ -77,8 +119,10 @@ impl Hub {
     /// The connection has ended.
     pub async fn disconnect(&self, agent: AgentId, session: SessionId) {
         self.shared.disconnect(session);
-        if let Err(error) = self.call(Input::Gone { agent, session }).await {
-            tracing::debug!(%error, "the end of a session was not taken");
+        // However long that takes: nobody else says it.
+        let (reply, _nobody_asks) = oneshot::channel();
+        if self.inputs.send(Message { input: Input::Gone { agent, session }, reply }).await.is_err() {
+            tracing::debug!("the end of a session was not taken: the orchestrator stops");
         }
     }
 
@@ -146,5 +190,21 @@ impl Hub {
     /// Whether an attempt was accepted and is not over.
     pub fn is_current(&self, attempt: AttemptId) -> bool {
         self.shared.is_current(attempt)
+    }
+}
+
+/// One that waits; not any more when this is dropped.
+struct Waiting<'a>(&'a Gauge);
+
+impl<'a> Waiting<'a> {
+    fn begin(waiting: &'a Gauge) -> Self {
+        waiting.inc();
+        Self(waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }

@@ -6,7 +6,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -49,22 +49,31 @@ pub struct SpaceGuard {
     folder: PathBuf,
     least: ByteSize,
     low: AtomicBool,
+    free: AtomicU64,
 }
 
 impl SpaceGuard {
     /// Guards the disk of a folder, of which this must be free.
     pub fn new(folder: PathBuf, least: ByteSize) -> Self {
-        let guard = Self { folder, least, low: AtomicBool::new(false) };
+        let guard = Self { folder, least, low: AtomicBool::new(false), free: AtomicU64::new(0) };
         guard.measure();
         guard
     }
 
     fn measure(&self) {
         let free = rustix::fs::statvfs(&self.folder).map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+        if let Ok(free) = free {
+            self.free.store(free, Ordering::Relaxed);
+        }
         let low = free.is_ok_and(|free| free < self.least.as_u64());
         if low != self.low.swap(low, Ordering::Relaxed) {
             tracing::warn!(low, least = %self.least, "free space for the data folder has changed");
         }
+    }
+
+    /// What was free when it was measured last, in bytes.
+    pub(super) fn free(&self) -> u64 {
+        self.free.load(Ordering::Relaxed)
     }
 
     /// An error where there is not enough.

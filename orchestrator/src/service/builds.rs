@@ -23,6 +23,7 @@ use crate::{
     core::input::{Refusal, Submit},
     error::Error,
     logs::LogKey,
+    peer::Peer,
     store::Filter,
 };
 
@@ -38,6 +39,7 @@ impl BuildService for Builds {
     type ReadLogStream = ReceiverStream<Result<ReadLogResponse, Status>>;
 
     async fn submit(&self, request: Request<SubmitRequest>) -> Result<Response<SubmitResponse>, Status> {
+        self.0.gate.submit(&Peer::of(&request))?;
         let submit = checked_submit(request.into_inner())?;
         let build = self.0.hub.submit(submit).await?;
         Ok(Response::new(SubmitResponse { build: build.get() }))
@@ -47,6 +49,7 @@ impl BuildService for Builds {
         &self,
         request: Request<GetBuildRequest>,
     ) -> Result<Response<GetBuildResponse>, Status> {
+        self.0.gate.read(&Peer::of(&request))?;
         let mut build = self.find(request.into_inner().build).await?;
         self.add_live_lengths(&mut build).await;
         Ok(Response::new(GetBuildResponse { build: Some(build.into()) }))
@@ -56,6 +59,7 @@ impl BuildService for Builds {
         &self,
         request: Request<ListBuildsRequest>,
     ) -> Result<Response<ListBuildsResponse>, Status> {
+        self.0.gate.read(&Peer::of(&request))?;
         let ListBuildsRequest { limit, before, repository, state } = request.into_inner();
         let field = Message("ListBuildsRequest").field("repository");
         let repository = field.optional_line(repository, MAX_REPOSITORY).map_err(Error::from)?;
@@ -78,15 +82,17 @@ impl BuildService for Builds {
         &self,
         request: Request<WatchBuildRequest>,
     ) -> Result<Response<Self::WatchBuildStream>, Status> {
+        let follower = self.0.gate.follow(&Peer::of(&request))?;
         let WatchBuildRequest { build, after } = request.into_inner();
         let build = self.find(build).await?.number;
-        Ok(Response::new(watch::start(self.0.clone(), build, after)))
+        Ok(Response::new(watch::start(self.0.clone(), follower, build, after)))
     }
 
     async fn read_log(
         &self,
         request: Request<ReadLogRequest>,
     ) -> Result<Response<Self::ReadLogStream>, Status> {
+        let follower = self.0.gate.follow(&Peer::of(&request))?;
         const READ: Message = Message("ReadLogRequest");
         let ReadLogRequest { build, job, attempt, log, offset, follow, times } = request.into_inner();
         let log = READ.field("log").log(log).map_err(Error::from)?;
@@ -100,13 +106,14 @@ impl BuildService for Builds {
             return Err(Error::NotFound(format!("job {}.{job}", build.number)).into());
         }
         let reading = Reading { build: build.number, job, attempt, log, offset, follow, times };
-        Ok(Response::new(log_reader::start(self.0.clone(), reading)))
+        Ok(Response::new(log_reader::start(self.0.clone(), follower, reading)))
     }
 
     async fn cancel_build(
         &self,
         request: Request<CancelBuildRequest>,
     ) -> Result<Response<CancelBuildResponse>, Status> {
+        self.0.gate.submit(&Peer::of(&request))?;
         let CancelBuildRequest { build, by } = request.into_inner();
         let field = Message("CancelBuildRequest").field("by");
         let by = field.optional_line(by, MAX_NAME).map_err(Error::from)?;

@@ -8,13 +8,14 @@ use buildr_proto::{
     pb::ReadLogResponse,
 };
 use bytes::Bytes;
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::broadcast;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-use super::{Context, stopping};
+use super::{Context, outgoing::Outgoing, stopping};
 use crate::{
     error::Error,
+    gate::Follower,
     hub::Notice,
     logs::{Chunk, LogKey, LogReader},
 };
@@ -22,7 +23,7 @@ use crate::{
 /// How many pieces may wait for a client to read them: each is up to 256 KiB.
 const OUTGOING: usize = 2;
 
-type Sender = mpsc::Sender<Result<ReadLogResponse, Status>>;
+type Sender = Outgoing<ReadLogResponse>;
 
 /// What is to be read.
 #[derive(Clone, Debug)]
@@ -46,21 +47,23 @@ struct Extent {
 }
 
 /// Serves a reader in a task of its own.
-pub(super) fn start(context: Context, reading: Reading) -> ReceiverStream<Result<ReadLogResponse, Status>> {
-    let (out, receiver) = mpsc::channel(OUTGOING);
+pub(super) fn start(
+    context: Context,
+    follower: Follower,
+    reading: Reading,
+) -> ReceiverStream<Result<ReadLogResponse, Status>> {
+    let (out, receiver) = Outgoing::new(follower, OUTGOING);
     let tasks = context.tasks.clone();
     tasks.spawn(async move {
-        let gone = out.clone();
         tokio::select! {
             ended = read(&context, reading, &out) => if let Err(status) = ended {
-                // The client may have gone; then nobody needs to be told.
-                drop(out.send(Err(status)).await);
+                out.end(status).await;
             },
-            () = context.stop.cancelled() => drop(out.try_send(Err(stopping()))),
-            () = gone.closed() => {}
+            () = context.stop.cancelled() => out.end_now(stopping()),
+            () = out.closed() => {}
         }
     });
-    ReceiverStream::new(receiver)
+    receiver
 }
 
 async fn read(context: &Context, mut reading: Reading, out: &Sender) -> Result<(), Status> {
@@ -202,7 +205,7 @@ async fn end(out: &Sender, reading: &Reading, missing: Option<u64>) -> Result<()
 }
 
 async fn send(out: &Sender, piece: ReadLogResponse) -> Result<(), Status> {
-    out.send(Ok(piece)).await.map_err(|_| Status::cancelled("the client has gone"))
+    out.hand(piece).await
 }
 
 async fn changed(notices: &mut broadcast::Receiver<Notice>) -> Result<(), Status> {

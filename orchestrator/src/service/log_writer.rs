@@ -106,7 +106,8 @@ impl Writer {
         if !self.context.hub.may_write(&claim) {
             return self.send(LogAck { fenced: true, ..ack(&key, 0) }).await;
         }
-        let end = chunk.offset.saturating_add(chunk.data.len() as u64);
+        let length = chunk.data.len() as u64;
+        let end = chunk.offset.saturating_add(length);
         let appended = match self.context.logs.append(chunk).await {
             Ok(appended) => appended,
             // The final report was first: what it did not cover is not wanted.
@@ -119,6 +120,7 @@ impl Writer {
             let durable = *appended.durable.borrow();
             self.send(LogAck { gap: true, ..ack(&key, durable) }).await?;
         } else {
+            self.context.metrics.log_bytes.inc_by(length);
             let log = self.logs.entry(key.clone()).or_default();
             log.end = end.max(log.end);
         }

@@ -6,12 +6,12 @@ use buildr_proto::{
     build::{BuildEvent, BuildEventKind},
     pb,
 };
-use tokio::sync::{broadcast::error::RecvError, mpsc};
+use tokio::sync::broadcast::error::RecvError;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-use super::{Context, stopping};
-use crate::{error::Error, hub::Notice};
+use super::{Context, outgoing::Outgoing, stopping};
+use crate::{error::Error, gate::Follower, hub::Notice};
 
 /// How many events are read at once.
 const PAGE: u32 = 256;
@@ -19,28 +19,27 @@ const PAGE: u32 = 256;
 /// How many events may wait for a client to read them.
 const OUTGOING: usize = 64;
 
-type Sender = mpsc::Sender<Result<pb::BuildEvent, Status>>;
+type Sender = Outgoing<pb::BuildEvent>;
 
 /// Serves a watcher in a task of its own.
 pub(super) fn start(
     context: Context,
+    follower: Follower,
     build: BuildId,
     after: u64,
 ) -> ReceiverStream<Result<pb::BuildEvent, Status>> {
-    let (out, receiver) = mpsc::channel(OUTGOING);
+    let (out, receiver) = Outgoing::new(follower, OUTGOING);
     let tasks = context.tasks.clone();
     tasks.spawn(async move {
-        let gone = out.clone();
         tokio::select! {
             ended = watch(&context, build, after, &out) => if let Err(status) = ended {
-                // The client may have gone; then nobody needs to be told.
-                drop(out.send(Err(status)).await);
+                out.end(status).await;
             },
-            () = context.stop.cancelled() => drop(out.try_send(Err(stopping()))),
-            () = gone.closed() => {}
+            () = context.stop.cancelled() => out.end_now(stopping()),
+            () = out.closed() => {}
         }
     });
-    ReceiverStream::new(receiver)
+    receiver
 }
 
 async fn watch(context: &Context, build: BuildId, mut after: u64, out: &Sender) -> Result<(), Status> {
@@ -85,5 +84,5 @@ async fn ended_before(context: &Context, build: BuildId, after: u64) -> Result<b
 }
 
 async fn send(out: &Sender, event: BuildEvent) -> Result<(), Status> {
-    out.send(Ok(event.into())).await.map_err(|_| Status::cancelled("the client has gone"))
+    out.hand(event.into()).await
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use buildr_orchestrator::{Config, Orchestrator, config::TokenPolicy};
+use buildr_orchestrator::{Config, Orchestrator, config::TokenPolicy, gate::Settings};
 use buildr_proto::{
     AGENT_CREDENTIAL, AUTHORIZATION, InstanceId,
     pb::{
@@ -10,7 +10,12 @@ use buildr_proto::{
         build_service_client::BuildServiceClient, job_event::Event as Kind, orchestrator_message,
     },
 };
-use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::mpsc,
+    task::JoinHandle,
+    time::timeout,
+};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{
@@ -55,6 +60,8 @@ impl tonic::service::Interceptor for Metadata {
 pub(crate) struct Farm {
     pub(crate) data: tempfile::TempDir,
     pub(crate) token: TokenPolicy,
+    pub(crate) gate: Settings,
+    metrics: Option<std::net::SocketAddr>,
     address: String,
     running: Option<(CancellationToken, JoinHandle<()>)>,
 }
@@ -66,17 +73,61 @@ impl Farm {
 
     pub(crate) async fn start_with(token: TokenPolicy) -> Self {
         let data = tempfile::tempdir().unwrap();
-        let mut farm = Self { data, token, address: String::new(), running: None };
+        let mut farm = Self::new(data, token, Settings::default());
         farm.up().await;
         farm
     }
 
+    pub(crate) async fn start_gated(gate: Settings) -> Self {
+        let mut farm = Self::new(tempfile::tempdir().unwrap(), TokenPolicy::Open, gate);
+        farm.up().await;
+        farm
+    }
+
+    fn new(data: tempfile::TempDir, token: TokenPolicy, gate: Settings) -> Self {
+        Self { data, token, gate, metrics: None, address: String::new(), running: None }
+    }
+
+    /// Where it listens, as HOST:PORT.
+    pub(crate) fn listens(&self) -> &str {
+        self.address.trim_start_matches("http://")
+    }
+
+    /// The status and body that those who watch get.
+    pub(crate) async fn watched(&self, path: &str) -> (u16, String) {
+        let address = self.metrics.expect("it is watched");
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut text = String::new();
+        soon("the answer", stream.read_to_string(&mut text)).await.unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    }
+
+    /// What a metric without labels is at, or the sum of one with them.
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
+        let (_, text) = self.watched("/metrics").await;
+        let samples = text.lines().filter_map(|line| {
+            let (sample, value) = line.rsplit_once(' ')?;
+            (sample.split('{').next() == Some(name) || sample == name).then(|| value.parse::<f64>().unwrap())
+        });
+        samples.sum()
+    }
+
     pub(crate) fn config(&self) -> Config {
-        Config { token: self.token.clone(), ..Config::local(self.data.path().join("data")) }
+        let metrics = Some("127.0.0.1:0".parse().unwrap());
+        Config {
+            metrics,
+            gate: self.gate,
+            token: self.token.clone(),
+            ..Config::local(self.data.path().join("data"))
+        }
     }
 
     pub(crate) async fn up(&mut self) {
         let orchestrator = Orchestrator::open(self.config()).await.unwrap();
+        self.metrics = orchestrator.metrics_address();
         self.address = format!("http://{}", orchestrator.address());
         let stop = CancellationToken::new();
         let token = stop.clone();

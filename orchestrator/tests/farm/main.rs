@@ -9,5 +9,7 @@ mod cancel;
 mod fencing;
 mod harness;
 mod life;
+mod limits;
 mod logs;
 mod restart;
+mod watched;
