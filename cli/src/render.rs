@@ -2,9 +2,12 @@
 //! the stages on standard output, everything about them on standard error; on a terminal they are
 //! one picture. Renderers never decide what happens, and know no network.
 
+pub mod account;
+mod ended;
 pub mod escape;
 mod json;
 mod plain;
+mod pulls;
 mod story;
 mod terminal;
 pub mod text;
@@ -14,9 +17,9 @@ use std::io;
 use buildr_proto::BuildId;
 
 use crate::client::follow::Entry;
+pub use ended::Ended;
 pub use json::Json;
 pub use plain::{Layout, Plain};
-pub use story::stage_end;
 pub use terminal::{Clock, Size, Terminal};
 
 /// Shows the entries of one build.
@@ -57,6 +60,8 @@ pub struct Palette {
     pub bad: anstyle::Style,
     /// For what to look at.
     pub warn: anstyle::Style,
+    /// For the names of stages that run side by side, each its own.
+    stages: [anstyle::Style; 6],
 }
 
 impl Palette {
@@ -65,7 +70,7 @@ impl Palette {
         use anstyle::{AnsiColor, Style};
         if !colour {
             let none = Style::new();
-            return Self { dim: none, strong: none, good: none, bad: none, warn: none };
+            return Self { dim: none, strong: none, good: none, bad: none, warn: none, stages: [none; 6] };
         }
         Self {
             dim: Style::new().dimmed(),
@@ -73,7 +78,21 @@ impl Palette {
             good: AnsiColor::Green.on_default().bold(),
             bad: AnsiColor::Red.on_default().bold(),
             warn: AnsiColor::Yellow.on_default().bold(),
+            stages: [
+                AnsiColor::Cyan,
+                AnsiColor::Magenta,
+                AnsiColor::Blue,
+                AnsiColor::Green,
+                AnsiColor::BrightCyan,
+                AnsiColor::BrightMagenta,
+            ]
+            .map(|colour| colour.on_default()),
         }
+    }
+
+    /// That of the name of the stage with this place in the plan.
+    fn stage(&self, place: usize) -> anstyle::Style {
+        self.stages[place % self.stages.len()]
     }
 }
 

@@ -7,10 +7,14 @@
 //! round, bytes that come ahead of an event that stands before them are held for a moment; for a
 //! build that has ended no guess is needed.
 //!
+//! Stages that run side by side are independent of each other: see `due`.
+//!
 //! # Layout
+//! - `due`: which events may be given before others that came first
 //! - `logs`: the logs that are being read, and what is held of them
 //! - `wanted`: which stages a reader wants, and when it has had enough
 
+mod due;
 mod logs;
 mod wanted;
 
@@ -30,12 +34,16 @@ use super::{
     watch::{self, Feed, LogKey, LogPart},
 };
 use crate::Error;
+use due::{Blocked, Standing};
 use logs::{Logs, Reading};
 pub use wanted::Stages;
 use wanted::{Remaining, Selection};
 
 /// How long the logs of an attempt that ended without a result are waited for.
 const DRAIN: Duration = Duration::from_secs(10);
+
+/// So many events may wait for their logs; then no more are taken.
+const MAX_DUE: usize = 1024;
 
 /// One thing to show.
 #[derive(Clone, Debug)]
@@ -98,25 +106,17 @@ pub struct Follow {
     events: mpsc::Receiver<Feed<BuildEvent>>,
     _event_reader: JoinSet<()>,
     logs: Logs,
+    /// No more events come.
+    events_over: bool,
     /// Events that wait for their logs, in order.
     due: VecDeque<BuildEvent>,
-    /// Since when the first of `due` has waited for logs to end.
+    /// Since when the end of logs has been waited for without any of them going on.
     draining_since: Option<Instant>,
     ready: VecDeque<Entry>,
     /// The readers without a connection; none is that of the events.
     broken: BTreeSet<Option<LogKey>>,
     outcome: Option<Outcome>,
     over: bool,
-}
-
-/// What the first due event waits for.
-enum Wait {
-    /// Nothing.
-    Ready,
-    /// More of a log.
-    Log,
-    /// The end of logs, at most until then.
-    Drain(Instant),
 }
 
 impl Follow {
@@ -134,6 +134,7 @@ impl Follow {
             settled,
             remaining,
             events,
+            events_over: false,
             _event_reader: event_reader,
             logs: Logs::new(Reading { client, build: build.number, times, patience }),
             due: VecDeque::new(),
@@ -153,11 +154,9 @@ impl Follow {
             if self.over {
                 return Ok(None);
             }
-            let wait = self.first_due();
-            if matches!(wait, Some(Wait::Ready)) {
-                self.release();
-            } else if self.ready.is_empty() {
-                self.listen(wait).await?;
+            let drain_ends = self.release_due();
+            if self.ready.is_empty() && !self.over {
+                self.listen(drain_ends).await?;
             }
         }
     }
@@ -173,20 +172,15 @@ impl Follow {
     }
 
     /// Waits for one message or for the time at which held bytes are to be given.
-    async fn listen(&mut self, wait: Option<Wait>) -> Result<(), Error> {
-        let hold_ends = if self.settled { None } else { self.logs.hold_ends() };
-        let drain_ends = match wait {
-            Some(Wait::Drain(until)) => Some(until),
-            _ => None,
-        };
-        let room = wait.is_some() || !self.logs.are_full();
+    async fn listen(&mut self, drain_ends: Option<Instant>) -> Result<(), Error> {
+        let hold_ends = if self.settled || self.is_blind() { None } else { self.logs.hold_ends() };
         tokio::select! {
             biased;
-            event = self.events.recv(), if wait.is_none() => match event {
+            event = self.events.recv(), if self.due.len() < MAX_DUE && !self.events_over => match event {
                 Some(feed) => self.take_event(feed)?,
-                None => self.over = true,
+                None => self.events_over = true,
             },
-            Some((key, feed)) = self.logs.next(), if room => self.take_log(key, feed)?,
+            (key, feed) = self.logs.next() => self.take_log(key, feed)?,
             () = tokio::time::sleep_until(hold_ends.unwrap_or_else(Instant::now)), if hold_ends.is_some() => {
                 self.give_oldest();
             }
@@ -194,6 +188,7 @@ impl Follow {
                 self.logs.give_up();
             }
         }
+        self.over |= self.events_over && self.due.is_empty();
         Ok(())
     }
 
@@ -210,9 +205,11 @@ impl Follow {
     fn take_log(&mut self, key: LogKey, feed: Feed<LogPart>) -> Result<(), Error> {
         match feed {
             Feed::Next(part) => {
-                self.logs.hold(&key, part);
-                if self.logs.are_full() && (!self.settled || !self.due.is_empty()) {
-                    self.give_oldest();
+                // The end of logs is waited for as long as they go on.
+                self.draining_since = None;
+                let enough = self.logs.hold(&key, part);
+                if let Some(upto) = enough.filter(|_| !self.settled && !self.is_blind()) {
+                    self.give(&key, upto);
                 }
             }
             Feed::Lost(why) => self.lost(Some(key), why),
@@ -220,6 +217,11 @@ impl Follow {
             Feed::Failed(error) => return Err(error),
         }
         Ok(())
+    }
+
+    /// True while no events come, so that nothing is known of what belongs before the output.
+    fn is_blind(&self) -> bool {
+        self.broken.contains(&None)
     }
 
     fn lost(&mut self, who: Option<LogKey>, why: String) {
@@ -230,33 +232,73 @@ impl Follow {
     }
 
     fn back(&mut self, who: &Option<LogKey>) {
+        if who.is_none() {
+            self.logs.hold_anew();
+        }
         if self.broken.remove(who) && self.broken.is_empty() {
             self.ready.push_back(Entry::ConnectionBack);
         }
     }
 
-    /// Gives what the first due event waits for, and says whether that is enough.
-    fn first_due(&mut self) -> Option<Wait> {
-        let event = self.due.front()?;
-        if ends_attempt(event) {
-            let keys = self.logs.ended_by(event);
-            keys.iter().for_each(|key| self.give(key, u64::MAX));
-            if keys.iter().all(|key| self.logs.has_ended(key)) {
-                return Some(Wait::Ready);
+    /// Gives the due events that can be given, with the output that belongs before them. Where the
+    /// ends of logs are waited for, tells until when.
+    ///
+    /// What happens to one stage is given in its order. An event whose output is not here yet holds
+    /// back no other stage, but for two things: a stage does not begin before those that ended before
+    /// it, and what concerns the job as a whole waits for all before it. Of a build that has ended
+    /// all is given in the order in which it happened.
+    fn release_due(&mut self) -> Option<Instant> {
+        let mut blocked = Blocked::default();
+        let mut index = 0;
+        while let Some(event) = self.due.get(index) {
+            match blocked.standing(event) {
+                Standing::Free => self.release(index),
+                Standing::AfterAll => return None,
+                Standing::Ending => match self.drained(index) {
+                    None => self.release(index),
+                    until => return until,
+                },
+                Standing::Behind(key) => {
+                    blocked.add(key, is_stage_end(event));
+                    index += 1;
+                }
+                Standing::Due(key, offset) => {
+                    self.give(&key, offset);
+                    if self.logs.has_given(&key, offset) {
+                        self.release(index);
+                    } else if self.settled {
+                        return None;
+                    } else {
+                        let ends = is_stage_end(&self.due[index]);
+                        blocked.add(key, ends);
+                        index += 1;
+                    }
+                }
             }
-            let since = *self.draining_since.get_or_insert_with(Instant::now);
-            return Some(Wait::Drain(since + DRAIN));
+            if self.over {
+                return None;
+            }
         }
-        let Some((key, offset)) = place(event) else { return Some(Wait::Ready) };
-        self.give(&key, offset);
-        Some(if self.logs.has_given(&key, offset) { Wait::Ready } else { Wait::Log })
+        None
     }
 
-    /// Gives the first due event and does what it brings about.
-    fn release(&mut self) {
-        let Some(event) = self.due.pop_front() else { return };
-        self.draining_since = None;
+    /// Gives all that came of the logs that an event ends; none where that is all that will come,
+    /// and else how long to wait for more.
+    fn drained(&mut self, index: usize) -> Option<Instant> {
+        let keys = self.logs.ended_by(&self.due[index]);
+        keys.iter().for_each(|key| self.give(key, u64::MAX));
+        if keys.iter().all(|key| self.logs.has_ended(key)) {
+            return None;
+        }
+        let since = *self.draining_since.get_or_insert_with(Instant::now);
+        Some(since + DRAIN)
+    }
+
+    /// Gives a due event and does what it brings about.
+    fn release(&mut self, index: usize) {
+        let Some(event) = self.due.remove(index) else { return };
         if ends_attempt(&event) {
+            self.draining_since = None;
             self.logs.ended_by(&event).iter().for_each(|key| self.close(key, 0));
         }
         if let Some(EventKind::Planned { services, .. }) = job_event(&event) {
@@ -343,6 +385,10 @@ fn log_key(event: &BuildEvent, log: impl Into<LogName>) -> LogKey {
 /// The stage ran, and not to its good end.
 pub fn is_failure(state: &StageState) -> bool {
     matches!(state, StageState::Failed { .. } | StageState::Oom | StageState::TimedOut | StageState::Canceled)
+}
+
+fn is_stage_end(event: &BuildEvent) -> bool {
+    matches!(job_event(event), Some(EventKind::StageFinished { .. }))
 }
 
 /// After such an event nothing more comes of the logs that are open.

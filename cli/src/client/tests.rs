@@ -1,5 +1,7 @@
 //! A client against a service in this process that behaves as the test wants.
 
+mod side_by_side;
+
 use std::{
     collections::BTreeMap,
     pin::Pin,

@@ -2,7 +2,6 @@
 
 use std::fmt::Write;
 
-use buildr_manifest::StageState;
 use buildr_proto::build::{Build, BuildState, Job, Reference, Stage, StageProgress};
 use jiff::{Timestamp, tz::TimeZone};
 
@@ -12,9 +11,9 @@ use super::{
 };
 use crate::{
     Error, Exit,
-    client::{Which, follow::is_failure},
+    client::Which,
     render::{
-        Palette,
+        Ended, Palette,
         escape::{sanitize, sanitize_lines},
         text,
     },
@@ -128,18 +127,17 @@ fn job_lines(out: &mut String, job: &Job, several: bool, palette: &Palette) {
 }
 
 fn stage_lines(out: &mut String, stage: &Stage, width: usize, palette: &Palette) {
-    let Palette { dim, good, bad, warn, .. } = *palette;
+    let Palette { dim, warn, .. } = *palette;
     let name = sanitize(&stage.name);
     let padding = " ".repeat(width - text::width(&name));
-    let took = text::duration(stage.duration);
     let (style, sign, state) = match &stage.progress {
         StageProgress::Waiting => (dim, '·', "waiting".to_owned()),
         StageProgress::Running => (warn, '▸', "running".to_owned()),
-        StageProgress::Finished(StageState::Passed) => (good, '✓', format!("passed in {took}")),
-        StageProgress::Finished(state) if is_failure(state) => {
-            (bad, '✗', crate::render::stage_end(state, stage.duration))
+        StageProgress::Finished(state) => {
+            let ended = Ended { state, allowed: false, duration: stage.duration, peak_memory: None };
+            let (style, sign) = ended.mark(palette);
+            (style, sign, ended.words())
         }
-        StageProgress::Finished(state) => (dim, '-', crate::render::stage_end(state, stage.duration)),
     };
     let log = match stage.log_bytes {
         0 => String::new(),
@@ -162,7 +160,7 @@ fn stage_lines(out: &mut String, stage: &Stage, width: usize, palette: &Palette)
 mod tests {
     use std::time::Duration;
 
-    use buildr_manifest::{Cause, StageName};
+    use buildr_manifest::{Cause, StageName, StageState};
 
     use super::*;
 

@@ -3,7 +3,7 @@
 //! Made for bulk: one copy per byte, no allocation per line, memory bounded whatever a build prints.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{self, Write},
 };
 
@@ -14,14 +14,21 @@ use jiff::{Timestamp, tz::TimeZone};
 
 use super::{
     Headline, Palette, Renderer,
+    ended::{Ended, failed_try},
     escape::{Colours, Filter, sanitize, sanitize_lines},
-    story::{Story, stage_end},
+    story::Story,
     text,
 };
 use crate::client::follow::Entry;
 
 /// So much is gathered before it is written.
 const BUFFER: usize = 128 << 10;
+
+/// An unfinished line that is held is broken here, so that memory stays bounded.
+const LONGEST_LINE: usize = 64 << 10;
+
+/// The columns of the table at the end.
+const COLUMNS: usize = 100;
 
 /// How the lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +55,10 @@ pub struct Plain<O: Write, E: Write> {
     scratch: Vec<u8>,
     /// The log of the unfinished line.
     open: Option<LogName>,
-    pulling: Option<String>,
+    /// The unfinished lines of stages that run side by side, each with what stands before it.
+    held: BTreeMap<LogName, Vec<u8>>,
+    /// The images of which it was said that they are being pulled.
+    pulling: BTreeSet<String>,
 }
 
 impl<O: Write, E: Write> Plain<O, E> {
@@ -66,7 +76,8 @@ impl<O: Write, E: Write> Plain<O, E> {
             buffer: Vec::with_capacity(BUFFER * 2),
             scratch: Vec::new(),
             open: None,
-            pulling: None,
+            held: BTreeMap::new(),
+            pulling: BTreeSet::new(),
         }
     }
 
@@ -123,6 +134,45 @@ impl<O: Write, E: Write> Plain<O, E> {
 
     /// Writes clean text of a log, with the prefix before each line that begins.
     fn lines(&mut self, log: &LogName, prefix: &str, clean: &[u8]) {
+        if self.story.must_name(log) && self.open.is_none() {
+            let whole = memchr::memrchr(b'\n', clean).map_or(0, |at| at + 1);
+            let (whole, unfinished) = clean.split_at(whole);
+            if !whole.is_empty() {
+                self.write_through(log, prefix, whole);
+            }
+            return self.hold(log, prefix, unfinished);
+        }
+        self.write_through(log, prefix, clean);
+    }
+
+    /// Keeps an unfinished line of a stage until it is finished, so that those of others stay whole.
+    fn hold(&mut self, log: &LogName, prefix: &str, unfinished: &[u8]) {
+        if unfinished.is_empty() {
+            return;
+        }
+        let held = self.held.entry(log.clone()).or_insert_with(|| prefix.as_bytes().to_vec());
+        held.extend_from_slice(unfinished);
+        if held.len() >= LONGEST_LINE {
+            self.end_held(log);
+        }
+    }
+
+    /// Writes the held line of a log, finished or not.
+    fn end_held(&mut self, log: &LogName) {
+        let Some(held) = self.held.remove(log) else { return };
+        self.buffer.extend(held);
+        if let Some(filter) = self.filters.get_mut(log) {
+            self.buffer.extend(filter.finish());
+        }
+        self.buffer.push(b'\n');
+    }
+
+    /// As [`Plain::lines`], with an unfinished line at the end left open.
+    fn write_through(&mut self, log: &LogName, prefix: &str, clean: &[u8]) {
+        if let Some(held) = self.held.remove(log) {
+            self.buffer.extend(held);
+            self.open = Some(log.clone());
+        }
         let mut begins = self.open.is_none();
         let mut start = 0;
         for end in memchr::memchr_iter(b'\n', clean) {
@@ -156,6 +206,12 @@ impl<O: Write, E: Write> Plain<O, E> {
         self.buffer.push(b'\n');
     }
 
+    /// Ends the unfinished line that is written, and the one of this log that is held.
+    fn end_of(&mut self, log: &LogName) {
+        self.end_line();
+        self.end_held(log);
+    }
+
     fn write_if_full(&mut self) -> io::Result<()> {
         if self.buffer.len() >= BUFFER {
             self.out.write_all(&self.buffer)?;
@@ -183,15 +239,28 @@ impl<O: Write, E: Write> Plain<O, E> {
                 let warn = self.palette.warn;
                 self.say(&format!("{warn}warning:{warn:#} {}", sanitize_lines(message)))?;
             }
-            EventKind::PullProgress { image, .. } if self.pulling.as_ref() != Some(image) => {
-                self.pulling = Some(image.clone());
+            EventKind::PullProgress { image, .. } if self.pulling.insert(image.clone()) => {
                 self.say(&format!("pulling image {}", sanitize(image)))?;
             }
             EventKind::StepStarted { stage, command, .. } => self.command(stage, command, event.at)?,
-            EventKind::StageFinished { stage, state, duration, .. } => {
-                self.end_line();
-                self.filters.remove(&stage.clone().into());
-                self.say(&format!("{}: {}", sanitize(stage), stage_end(state, *duration)))?;
+            EventKind::ContainerReady { stage: Some(stage), image, pull, .. } => {
+                self.say(&container_line(stage, image, *pull))?;
+            }
+            EventKind::ServiceReady { service, took, .. } => {
+                self.say(&format!("service {service} is ready after {}", text::duration(*took)))?;
+            }
+            EventKind::StageRetried { stage, attempt, attempts, state, pause, .. } => {
+                self.end_of(&stage.clone().into());
+                let failed = failed_try(*attempt, *attempts, state, *pause);
+                self.say(&format!("{}: {failed}", sanitize(stage)))?;
+            }
+            EventKind::StageFinished { stage, state, allowed, duration, usage, .. } => {
+                let log = stage.clone().into();
+                self.end_of(&log);
+                self.filters.remove(&log);
+                let (duration, peak_memory) = (*duration, usage.peak_memory);
+                let ended = Ended { state, allowed: *allowed, duration, peak_memory };
+                self.say(&format!("{}: {}", sanitize(stage), ended.words()))?;
             }
             EventKind::JobFinished { outcome, duration, .. } if self.story.headline.build.is_none() => {
                 let took = text::duration(*duration);
@@ -203,7 +272,7 @@ impl<O: Write, E: Write> Plain<O, E> {
     }
 
     fn command(&mut self, stage: &StageName, command: &str, at: Timestamp) -> io::Result<()> {
-        self.end_line();
+        self.end_of(&stage.clone().into());
         if self.layout == Layout::Raw {
             return Ok(());
         }
@@ -221,7 +290,6 @@ impl<O: Write, E: Write> Plain<O, E> {
 
     fn farm(&mut self, event: &BuildEvent) -> io::Result<()> {
         if let BuildEventKind::Finished(outcome) = &event.kind {
-            self.end_line();
             return self.result(outcome, "");
         }
         match farm_line(event) {
@@ -231,6 +299,9 @@ impl<O: Write, E: Write> Plain<O, E> {
     }
 
     fn result(&mut self, outcome: &Outcome, took: &str) -> io::Result<()> {
+        self.end_line();
+        let held: Vec<_> = self.held.keys().cloned().collect();
+        held.iter().for_each(|log| self.end_held(log));
         let style = if outcome.is_success() { self.palette.good } else { self.palette.bad };
         let build = self.story.headline.build.map_or(String::new(), |build| format!("build {build} "));
         let what = sanitize_lines(&outcome.to_string());
@@ -239,6 +310,9 @@ impl<O: Write, E: Write> Plain<O, E> {
         let dim = self.palette.dim;
         for (label, line) in self.story.report(outcome) {
             self.say(&format!("{dim}{label:>11}{dim:#}  {line}"))?;
+        }
+        for line in self.story.account.lines(COLUMNS, &self.palette) {
+            self.say(&line)?;
         }
         Ok(())
     }
@@ -261,6 +335,15 @@ pub(super) fn farm_line(event: &BuildEvent) -> Option<String> {
         }
         BuildEventKind::Job(_) | BuildEventKind::Finished(_) => return None,
     })
+}
+
+/// What is said of a container that one stage has for itself.
+pub(super) fn container_line(stage: &StageName, image: &str, pull: std::time::Duration) -> String {
+    let pulled = match pull.is_zero() {
+        true => String::new(),
+        false => format!(", pulled in {}", text::duration(pull)),
+    };
+    format!("{}: its container of {} is ready{pulled}", sanitize(stage), sanitize(image))
 }
 
 /// What is said of a log of which the end is missing.
@@ -287,7 +370,7 @@ impl<O: Write, E: Write> Renderer for Plain<O, E> {
             Entry::Item(Item::Event(event)) => self.event(event),
             Entry::Farm(event) => self.farm(event),
             Entry::LogIncomplete { log, missing } => {
-                self.end_line();
+                self.end_of(log);
                 let warn = self.palette.warn;
                 self.say(&format!("{warn}warning:{warn:#} {}", incomplete_line(log, *missing)))
             }

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 
 use super::{
     Headline,
+    account::Account,
     text::{self, quote},
 };
 use crate::{client::follow::is_failure, render::escape::sanitize};
@@ -30,6 +31,8 @@ pub(super) struct Story {
     pub(super) planned: Vec<StageName>,
     /// The stages that run now.
     pub(super) running: BTreeMap<StageName, Running>,
+    /// What was used up so far.
+    pub(super) account: Account,
     failures: Vec<Failure>,
     commit: Option<String>,
 }
@@ -41,6 +44,8 @@ pub(super) struct Running {
     pub(super) since: Timestamp,
     /// The step's index and its command, in one clean line.
     pub(super) step: Option<(u32, String)>,
+    /// It waits until then to be tried again.
+    pub(super) paused: Option<Timestamp>,
     tail: Vec<u8>,
 }
 
@@ -66,18 +71,25 @@ impl Story {
             EventKind::SourceResolved { commit, .. } => self.commit.clone_from(commit),
             EventKind::Planned { stages, .. } => self.planned.clone_from(stages),
             EventKind::StageStarted { stage } => {
-                let running = Running { since: at, step: None, tail: Vec::new() };
+                let running = Running { since: at, step: None, paused: None, tail: Vec::new() };
                 self.running.insert(stage.clone(), running);
             }
             EventKind::StepStarted { stage, step, command, .. } => {
                 if let Some(running) = self.running.get_mut(stage) {
                     running.step = Some((*step, command_line(command)));
+                    running.paused = None;
                     running.tail.clear();
+                }
+            }
+            EventKind::StageRetried { stage, pause, .. } => {
+                if let Some(running) = self.running.get_mut(stage) {
+                    running.paused = Some(at + *pause);
                 }
             }
             EventKind::StageFinished { stage, state, .. } => self.stage_finished(stage, state),
             _ => {}
         }
+        self.account.event(kind, at);
     }
 
     fn stage_finished(&mut self, stage: &StageName, state: &StageState) {
@@ -98,6 +110,17 @@ impl Story {
             running.tail.drain(..drop);
         }
         running.tail.extend_from_slice(&clean[clean.len().saturating_sub(TAIL_BYTES)..]);
+    }
+
+    /// The place of a log's owner in the plan, from 0; services come after the stages.
+    pub(super) fn index(&self, log: &LogName) -> usize {
+        let place = self.planned.iter().position(|planned| log.is_of(planned));
+        place.unwrap_or(self.planned.len())
+    }
+
+    /// True where lines must say whose they are, as several stages run or it is no stage's.
+    pub(super) fn must_name(&self, log: &LogName) -> bool {
+        self.running.len() > 1 || log.service().is_some()
     }
 
     /// The place of a stage in the plan, as `2/5`.
@@ -140,24 +163,6 @@ impl Story {
             }
             _ => command.to_owned(),
         }
-    }
-}
-
-/// A stage's end in words, as `passed in 1m02s`.
-pub fn stage_end(state: &StageState, duration: std::time::Duration) -> String {
-    let took = text::duration(duration);
-    match state {
-        StageState::Passed => format!("passed in {took}"),
-        StageState::Failed { step, cause } => match step {
-            Some(step) => format!("failed in {took} at step {}: {cause}", step + 1),
-            None => format!("failed in {took}: {cause}"),
-        },
-        StageState::Oom => format!("out of memory after {took}"),
-        StageState::TimedOut => format!("timed out after {took}"),
-        StageState::Canceled => format!("canceled after {took}"),
-        StageState::Skipped { why } => format!("skipped: {}", sanitize(why)),
-        StageState::NotReached { because: Some(stage) } => format!("not reached: stage {stage} did not pass"),
-        StageState::NotReached { because: None } => "not reached".to_owned(),
     }
 }
 

@@ -14,12 +14,14 @@ use jiff::Timestamp;
 
 use super::{
     Headline, Palette, Renderer,
+    ended::{Ended, failed_try},
     escape::{Colours, Filter, sanitize, sanitize_lines},
-    plain::{BACK_LINE, farm_line, incomplete_line, lost_line},
-    story::{Story, stage_end},
+    plain::{BACK_LINE, container_line, farm_line, incomplete_line, lost_line},
+    pulls::Pulls,
+    story::{Running, Story},
     text,
 };
-use crate::client::follow::{Entry, is_failure};
+use crate::client::follow::Entry;
 
 /// An unfinished line is broken here, so that memory stays bounded.
 const LONGEST_LINE: usize = 64 << 10;
@@ -49,6 +51,7 @@ pub struct Terminal<O: Write> {
     drawn: Vec<usize>,
     /// What happens while no stage runs, and since when.
     phase: Option<(String, Timestamp)>,
+    pulls: Pulls,
     /// The log whose unfinished line is shown.
     latest: Option<LogName>,
     spin: usize,
@@ -73,6 +76,7 @@ impl<O: Write> Terminal<O> {
             scroll: Vec::new(),
             drawn: Vec::new(),
             phase: None,
+            pulls: Pulls::default(),
             latest: None,
             spin: 0,
             scratch: Vec::new(),
@@ -110,17 +114,23 @@ impl<O: Write> Terminal<O> {
 
     /// Puts a line of a build into the scrollback. Where several stages run, it says whose it is.
     fn scroll_line(&mut self, log: &LogName, line: &[u8]) {
-        if self.story.running.len() > 1 || log.service().is_some() {
-            let dim = self.palette.dim;
-            self.scroll
-                .extend_from_slice(format!("{dim}[{}]{dim:#} ", sanitize(&log.to_string())).as_bytes());
-        }
+        let prefix = self.prefix(log);
+        self.scroll.extend_from_slice(prefix.as_bytes());
         let line = visible(line);
         match str::from_utf8(line) {
             Ok(_) => self.scroll.extend_from_slice(line),
             Err(_) => self.scroll.extend_from_slice(String::from_utf8_lossy(line).as_bytes()),
         }
         self.scroll.extend_from_slice(b"\r\n");
+    }
+
+    /// What stands before the lines of a log: whose they are, where that is not clear.
+    fn prefix(&self, log: &LogName) -> String {
+        if !self.story.must_name(log) {
+            return String::new();
+        }
+        let style = self.palette.stage(self.story.index(log));
+        format!("{style}[{}]{style:#} ", sanitize(&log.to_string()))
     }
 
     /// Puts a line of our own into the scrollback.
@@ -166,16 +176,10 @@ impl<O: Write> Terminal<O> {
     }
 
     fn draw_below(&mut self, columns: usize, frame: &mut Vec<u8>) {
-        let Some(status) = self.status() else { return };
-        let unfinished = self
-            .latest
-            .as_ref()
-            .and_then(|stage| self.outputs.get(stage))
-            .map(|output| sanitize(&String::from_utf8_lossy(visible(&output.unfinished))))
-            .filter(|line| !line.is_empty());
         // One column stays free: a terminal that has filled its last one is in doubt where its cursor is.
         let room = columns.saturating_sub(1);
-        if let Some(line) = unfinished {
+        let Some(status) = self.status(room) else { return };
+        if let Some(line) = self.unfinished() {
             let line = text::fit(&line, room);
             self.drawn.push(text::width(&line));
             frame.extend_from_slice(line.as_bytes());
@@ -187,27 +191,71 @@ impl<O: Write> Terminal<O> {
         frame.extend_from_slice(format!("{dim}{status}{dim:#}").as_bytes());
     }
 
-    fn status(&self) -> Option<String> {
-        let spinner = SPINNER[self.spin % SPINNER.len()];
-        let elapsed = |since: Timestamp| {
-            let elapsed = (self.clock)().duration_since(since);
-            text::duration(elapsed.try_into().unwrap_or_default())
+    /// The unfinished line that was written to last, with its owner where several run.
+    fn unfinished(&self) -> Option<String> {
+        let log = self.latest.as_ref()?;
+        let line = sanitize(&String::from_utf8_lossy(visible(&self.outputs.get(log)?.unfinished)));
+        let owner = if self.story.must_name(log) {
+            format!("[{}] ", sanitize(&log.to_string()))
+        } else {
+            String::new()
         };
-        if let Some((stage, running)) = self.story.running.iter().next() {
-            let more = match self.story.running.len() - 1 {
-                0 => String::new(),
-                more => format!(" and {more} more"),
-            };
-            let place = self.story.place(stage).map_or(String::new(), |place| format!(" {place}"));
-            let step = match &running.step {
-                Some((step, command)) => format!(" · step {} · {command}", step + 1),
-                None => String::new(),
-            };
-            let elapsed = elapsed(running.since);
-            return Some(format!("{spinner} {}{place}{more} · {elapsed}{step}", sanitize(stage)));
+        (!line.is_empty()).then(|| format!("{owner}{line}"))
+    }
+
+    fn status(&self, room: usize) -> Option<String> {
+        let spinner = SPINNER[self.spin % SPINNER.len()];
+        let words = match self.story.running.len() {
+            0 => match (self.pulls.words(), &self.phase) {
+                (Some((words, since)), _) => format!("{words} · {}", self.elapsed(since)),
+                (None, Some((phase, since))) => format!("{phase} · {}", self.elapsed(*since)),
+                (None, None) => return None,
+            },
+            1 => self.one_stage()?,
+            _ => self.several_stages(room.saturating_sub(2)),
+        };
+        Some(format!("{spinner} {words}"))
+    }
+
+    fn elapsed(&self, since: Timestamp) -> String {
+        text::duration((self.clock)().duration_since(since).try_into().unwrap_or_default())
+    }
+
+    fn one_stage(&self) -> Option<String> {
+        let (stage, running) = self.story.running.iter().next()?;
+        let place = self.story.place(stage).map_or(String::new(), |place| format!(" {place}"));
+        let now = match (&running.step, running.paused) {
+            (_, Some(until)) => {
+                let left = until.duration_since((self.clock)()).try_into().unwrap_or_default();
+                format!(" · next try in {}", text::duration(left))
+            }
+            (Some((step, command)), None) => format!(" · step {} · {command}", step + 1),
+            (None, None) => String::new(),
+        };
+        let pulls = self.pulls.words().map_or(String::new(), |(words, _)| format!(" · {words}"));
+        Some(format!("{}{place} · {}{now}{pulls}", sanitize(stage), self.elapsed(running.since)))
+    }
+
+    /// As many stages with their times as fit, the one that has run longest first.
+    fn several_stages(&self, room: usize) -> String {
+        let mut running: Vec<_> = self.story.running.iter().collect();
+        running.sort_by_key(|(_, running)| running.since);
+        let one = |(stage, running): &(&StageName, &Running)| {
+            let wait = if running.paused.is_some() { " waits" } else { "" };
+            format!("{} {}{wait}", sanitize(stage), self.elapsed(running.since))
+        };
+        let parts: Vec<String> = running.iter().map(one).collect();
+        let pulls = self.pulls.words().map(|(words, _)| words);
+        let all: Vec<&str> = parts.iter().chain(&pulls).map(String::as_str).collect();
+        for shown in (1..=all.len()).rev() {
+            let more = parts.len().saturating_sub(shown);
+            let rest = if more > 0 { format!(" · +{more}") } else { String::new() };
+            let words = format!("{}{rest}", all[..shown].join(" · "));
+            if text::width(&words) <= room {
+                return words;
+            }
         }
-        let (phase, since) = self.phase.as_ref()?;
-        Some(format!("{spinner} {phase} · {}", elapsed(*since)))
+        format!("{} stages", parts.len())
     }
 
     fn phase(&mut self, text: impl Into<String>, at: Timestamp) {
@@ -216,11 +264,16 @@ impl<O: Write> Terminal<O> {
 
     fn event(&mut self, event: &Event) {
         let at = event.at;
+        // An unfinished line ends as one of the stages that ran until now.
+        if let Some((stage, _)) = event.kind.position() {
+            self.end_line(&stage.clone().into());
+        }
         self.story.event(&event.kind, at);
         let Palette { dim, strong, warn, .. } = self.palette;
         match &event.kind {
             EventKind::JobStarted => {
                 self.outputs.clear();
+                self.pulls = Pulls::default();
                 self.phase("getting the source", at);
             }
             EventKind::SourceResolved { commit, branch, tag } => {
@@ -235,30 +288,39 @@ impl<O: Write> Terminal<O> {
             EventKind::Warning { message } => {
                 self.line(&format!("{warn}warning:{warn:#} {}", sanitize_lines(message)));
             }
-            EventKind::PullProgress { image, current, total } => self.pulling(image, *current, *total, at),
-            EventKind::SourceReady { .. } => self.phase("the source is here", at),
-            EventKind::ServiceReady { service, .. } => {
-                self.phase(format!("service {} is ready", sanitize(service)), at);
+            EventKind::PullProgress { image, current, total } => {
+                self.pulls.progress(image, *current, *total, at);
             }
-            EventKind::ContainerReady { .. } => self.phase("container is ready", at),
-            EventKind::StageRetried { stage, attempt, attempts, .. } => {
-                self.end_line(&stage.clone().into());
-                let tries = format!("try {attempt} of {attempts} failed, another one follows");
-                self.line(&format!("{warn}{}: {tries}{warn:#}", sanitize(stage)));
+            EventKind::SourceReady { .. } => self.phase("the source is here", at),
+            EventKind::ServiceReady { service, image, took, .. } => {
+                self.pulls.done(image);
+                self.line(&format!("{dim}service {service} is ready after {}{dim:#}", text::duration(*took)));
+            }
+            EventKind::ContainerReady { stage: None, image, .. } => {
+                self.pulls.done(image);
+                self.phase("container is ready", at);
+            }
+            EventKind::ContainerReady { stage: Some(stage), image, pull, .. } => {
+                self.pulls.done(image);
+                self.line(&format!("{dim}{}{dim:#}", container_line(stage, image, *pull)));
+            }
+            EventKind::StageRetried { stage, attempt, attempts, state, pause, .. } => {
+                let failed = failed_try(*attempt, *attempts, state, *pause);
+                self.line(&format!("{warn}! {}: {failed}{warn:#}", sanitize(stage)));
             }
             EventKind::StageStarted { stage } => {
                 self.line(&format!("{strong}▸ {}{strong:#}", sanitize(stage)));
             }
             EventKind::StepStarted { stage, command, .. } => {
-                self.end_line(&stage.clone().into());
+                let prefix = self.prefix(&stage.clone().into());
                 for (index, line) in command.trim_end().lines().enumerate() {
                     let sign = if index == 0 { '$' } else { '>' };
-                    self.line(&format!("{dim}{sign} {}{dim:#}", sanitize(line)));
+                    self.line(&format!("{prefix}{dim}{sign} {}{dim:#}", sanitize(line)));
                 }
             }
-            EventKind::StageFinished { stage, state, duration, .. } => {
-                self.end_line(&stage.clone().into());
-                self.fold(stage, state, *duration);
+            EventKind::StageFinished { stage, state, allowed, duration, usage, .. } => {
+                let (duration, peak_memory) = (*duration, usage.peak_memory);
+                self.fold(stage, Ended { state, allowed: *allowed, duration, peak_memory });
                 self.phase("cleaning up", at);
             }
             EventKind::JobFinished { outcome, duration, .. } => {
@@ -270,29 +332,20 @@ impl<O: Write> Terminal<O> {
         }
     }
 
-    fn pulling(&mut self, image: &str, current: u64, total: u64, at: Timestamp) {
-        let so_far = match total {
-            0 => text::bytes(current),
-            total => format!("{} of {}", text::bytes(current), text::bytes(total)),
-        };
-        let what = format!("pulling image {}, {so_far}", sanitize(image));
-        let since = match &self.phase {
-            Some((phase, since)) if phase.starts_with("pulling") => *since,
-            _ => at,
-        };
-        self.phase = Some((what, since));
-    }
-
     /// The one line that a stage leaves behind.
-    fn fold(&mut self, stage: &StageName, state: &StageState, duration: std::time::Duration) {
-        let Palette { dim, good, bad, .. } = self.palette;
+    fn fold(&mut self, stage: &StageName, ended: Ended<'_>) {
+        let dim = self.palette.dim;
+        let (style, mark) = ended.mark(&self.palette);
         let name = sanitize(stage);
-        let line = match state {
-            StageState::Passed => format!("{good}✓{good:#} {name} {dim}{}{dim:#}", text::duration(duration)),
-            state if is_failure(state) => format!("{bad}✗{bad:#} {name} {}", stage_end(state, duration)),
-            state => format!("{dim}- {name} {}{dim:#}", stage_end(state, duration)),
-        };
-        self.line(&line);
+        self.line(&match ended.state {
+            StageState::Passed => {
+                format!("{style}{mark}{style:#} {name} {dim}{}{dim:#}", text::duration(ended.duration))
+            }
+            StageState::Skipped { .. } | StageState::NotReached { .. } => {
+                format!("{style}{mark} {name} {}{style:#}", ended.words())
+            }
+            _ => format!("{style}{mark}{style:#} {name} {}", ended.words()),
+        });
     }
 
     fn farm(&mut self, event: &BuildEvent) {
@@ -331,6 +384,10 @@ impl<O: Write> Terminal<O> {
         for (label, line) in self.story.report(outcome) {
             self.line(&format!("{dim}{label:>11}{dim:#}  {line}"));
         }
+        let columns = (self.columns)().saturating_sub(1);
+        for line in self.story.account.lines(columns, &self.palette) {
+            self.line(&line);
+        }
     }
 }
 
@@ -357,7 +414,7 @@ impl<O: Write> Renderer for Terminal<O> {
     }
 
     fn settle(&mut self) -> io::Result<()> {
-        if self.scroll.is_empty() && self.status().is_none() && self.drawn.is_empty() {
+        if self.scroll.is_empty() && self.status(0).is_none() && self.drawn.is_empty() {
             return Ok(());
         }
         self.draw(true)

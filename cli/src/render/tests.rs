@@ -1,5 +1,7 @@
 //! What people see: one story told to each renderer.
 
+mod side_by_side;
+
 use std::time::Duration;
 
 use buildr_engine::job::{Item, Output};

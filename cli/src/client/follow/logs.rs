@@ -3,6 +3,9 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    future::poll_fn,
+    ops::Bound,
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -28,8 +31,8 @@ use super::{
 /// different streams, a few milliseconds apart.
 const HOLD: Duration = Duration::from_millis(20);
 
-/// The most that is held of all logs together; beyond it bytes are given without waiting.
-const MAX_HELD: usize = 4 << 20;
+/// The most that is held of one log. Beyond it no more of this log is taken, whatever the others do.
+const MAX_HELD: usize = 1 << 20;
 
 /// How logs are read.
 pub(super) struct Reading {
@@ -44,14 +47,15 @@ pub(super) struct Reading {
 pub(super) struct Logs {
     reading: Reading,
     open: BTreeMap<LogKey, OpenLog>,
-    sender: mpsc::Sender<(LogKey, Feed<LogPart>)>,
-    parts: mpsc::Receiver<(LogKey, Feed<LogPart>)>,
+    /// The log that was served last: the next one has its turn, so that none starves another.
+    served: Option<LogKey>,
     readers: JoinSet<()>,
 }
 
 /// A log that is being read.
 struct OpenLog {
     reader: AbortHandle,
+    parts: mpsc::Receiver<Feed<LogPart>>,
     /// Everything below was given.
     shown: u64,
     held: VecDeque<Held>,
@@ -68,48 +72,62 @@ struct Held {
 
 impl Logs {
     pub(super) fn new(reading: Reading) -> Self {
-        let (sender, parts) = mpsc::channel(8);
-        Self { reading, open: BTreeMap::new(), sender, parts, readers: JoinSet::new() }
+        Self { reading, open: BTreeMap::new(), served: None, readers: JoinSet::new() }
     }
 
     /// Begins to read a log.
     pub(super) fn open(&mut self, key: LogKey, begin: u64) {
-        let (sender, mut parts) = mpsc::channel(2);
+        let (sender, parts) = mpsc::channel(2);
         let Reading { client, build, times, patience } = &self.reading;
         let read = watch::log(client.clone(), *build, key.clone(), begin, *times, *patience, sender);
-        let (out, whose) = (self.sender.clone(), key.clone());
-        let reader = self.readers.spawn(async move {
-            let pass = async {
-                while let Some(part) = parts.recv().await {
-                    if out.send((whose.clone(), part)).await.is_err() {
-                        return;
-                    }
-                }
-            };
-            tokio::join!(read, pass);
-        });
-        self.open.insert(key, OpenLog { reader, shown: begin, held: VecDeque::new(), ended: None });
+        let reader = self.readers.spawn(read);
+        let log = OpenLog { reader, parts, shown: begin, held: VecDeque::new(), ended: None };
+        self.open.insert(key, log);
     }
 
-    /// The next message of any reader. May be dropped and called again without a loss.
-    pub(super) async fn next(&mut self) -> Option<(LogKey, Feed<LogPart>)> {
-        self.parts.recv().await
+    /// The next message of any reader, each in its turn; a log of which enough is held has none. May
+    /// be dropped and called again without a loss. Never comes back where there is nothing to wait for.
+    pub(super) async fn next(&mut self) -> (LogKey, Feed<LogPart>) {
+        poll_fn(|context| self.poll_next(context)).await
     }
 
-    /// True if there is a message.
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<(LogKey, Feed<LogPart>)> {
+        let after = self.served.take();
+        let keys: Vec<LogKey> = match &after {
+            Some(key) => {
+                let later = self.open.range((Bound::Excluded(key), Bound::Unbounded));
+                later.chain(self.open.range(..=key)).map(|(key, _)| key.clone()).collect()
+            }
+            None => self.open.keys().cloned().collect(),
+        };
+        for key in keys {
+            let log = self.open.get_mut(&key).filter(|log| !log.is_full());
+            if let Some(Poll::Ready(Some(feed))) = log.map(|log| log.parts.poll_recv(context)) {
+                self.served = Some(key.clone());
+                return Poll::Ready((key, feed));
+            }
+        }
+        self.served = after;
+        Poll::Pending
+    }
+
+    /// True if there is a message that would be taken.
     pub(super) fn has_more(&self) -> bool {
-        !self.parts.is_empty()
+        self.open.values().any(|log| !log.parts.is_empty() && !log.is_full())
     }
 
-    /// Holds a part of a log; what comes of a log that was closed is dropped.
-    pub(super) fn hold(&mut self, key: &LogKey, part: LogPart) {
-        let Some(log) = self.open.get_mut(key) else { return };
+    /// Holds a part of a log; what comes of a log that was closed is dropped. Where so much is held
+    /// now that no more is taken, tells the end of the first piece.
+    pub(super) fn hold(&mut self, key: &LogKey, part: LogPart) -> Option<u64> {
+        let log = self.open.get_mut(key)?;
         match part {
             LogPart::Piece { offset, data, times } => {
                 log.held.push_back(Held { since: Instant::now(), offset, data, times });
             }
             LogPart::End { missing } => log.ended = Some(missing),
         }
+        let first = log.held.front().filter(|_| log.is_full())?;
+        Some(first.offset + first.data.len() as u64)
     }
 
     /// Gives the held bytes of a log up to an offset; returns up to where it was given in all.
@@ -156,6 +174,12 @@ impl Logs {
         self.open.get(key).is_none_or(|log| log.shown >= offset || log.ended.is_some())
     }
 
+    /// What is held waits as long as if it had come now.
+    pub(super) fn hold_anew(&mut self) {
+        let now = Instant::now();
+        self.open.values_mut().flat_map(|log| &mut log.held).for_each(|held| held.since = now);
+    }
+
     /// Waits for no log any more.
     pub(super) fn give_up(&mut self) {
         for log in self.open.values_mut() {
@@ -172,14 +196,14 @@ impl Logs {
         Some((key.clone(), end))
     }
 
-    /// True if so much is held that no more should be taken.
-    pub(super) fn are_full(&self) -> bool {
-        let held = self.open.values().flat_map(|log| &log.held);
-        held.map(|held| held.data.len()).sum::<usize>() >= MAX_HELD
-    }
-
     /// When the oldest held bytes have waited long enough.
     pub(super) fn hold_ends(&self) -> Option<Instant> {
         self.open.values().filter_map(|log| log.held.front()).map(|held| held.since + HOLD).min()
+    }
+}
+
+impl OpenLog {
+    fn is_full(&self) -> bool {
+        self.held.iter().map(|held| held.data.len()).sum::<usize>() >= MAX_HELD
     }
 }
