@@ -53,8 +53,8 @@ pub(crate) struct Spec<'a> {
     pub(crate) settings: &'a Settings,
     /// Becomes [`CONTROL_DIR`](buildr_init::wire::CONTROL_DIR).
     pub(crate) control: PathBuf,
-    /// Becomes [`WORKSPACE`](crate::environment::WORKSPACE).
-    pub(crate) workspace: &'a Path,
+    /// Becomes [`WORKSPACE`](crate::environment::WORKSPACE), where it is to be seen.
+    pub(crate) workspace: Option<&'a Path>,
     /// Docker's socket on this machine, where builds get it.
     pub(crate) socket: Option<&'a Path>,
     /// What it may use.
@@ -82,12 +82,11 @@ pub(crate) enum Network<'a> {
     /// Docker's usual bridge.
     Default,
     /// One that was made for the run.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for jobs with services"))]
     Own {
         /// The network's name.
         name: &'a str,
-        /// The name by which the others in it reach the container; none: its own alone.
-        alias: Option<&'a str>,
+        /// The service that the container is, and by whose name the others in the network reach it.
+        service: Option<&'a str>,
     },
 }
 

@@ -13,6 +13,7 @@ use crate::{
     Error, Finished,
     docker::Daemon,
     feed::{Feed, StopSignal},
+    image::Pulls,
     job::{Item, JobRequest, Prepared, RunId, Stop},
     prepare,
     reaper::{self, Reaped},
@@ -31,6 +32,8 @@ pub struct Config {
     pub owner: String,
     /// The value of `DOCKER_HOST`; none: Docker's usual socket.
     pub docker_host: Option<String>,
+    /// When images come from their registries.
+    pub pull: Pull,
     /// What builds get of Docker.
     pub docker_socket: DockerSocket,
     /// The most that a stage may write, in bytes.
@@ -41,6 +44,19 @@ pub struct Config {
     pub lifetime: Lifetime,
     /// Lets file URLs be a project's source.
     pub allow_file_urls: bool,
+}
+
+/// When images come from their registries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pull {
+    /// Where they are not on this machine.
+    #[default]
+    Missing,
+    /// For each job; one whose registry cannot be reached is an error, even where an older image of
+    /// that name is here.
+    Always,
+    /// Never: what is not on this machine is an error.
+    Never,
 }
 
 /// What builds get of this machine's Docker.
@@ -77,6 +93,7 @@ impl Config {
             data_dir: data_dir.into(),
             owner: owner.into(),
             docker_host: std::env::var("DOCKER_HOST").ok(),
+            pull: Pull::Missing,
             docker_socket: DockerSocket::Raw,
             log_limit: Self::LOG_LIMIT,
             grace: Self::GRACE,
@@ -97,10 +114,21 @@ pub struct Engine {
 pub(crate) struct Inner {
     pub(crate) config: Config,
     pub(crate) daemon: Daemon,
+    pub(crate) pulls: Pulls,
     sources: OnceLock<Sources>,
 }
 
 impl Inner {
+    /// See [`Engine::connect`].
+    pub(crate) async fn connect(mut config: Config) -> Result<Self, Error> {
+        let daemon = Daemon::connect(config.docker_host.as_deref()).await?;
+        let failed = || Error::files("create folder", &config.data_dir);
+        std::fs::create_dir_all(&config.data_dir).map_err(failed())?;
+        let data_dir = config.data_dir.canonicalize().map_err(failed())?;
+        config.data_dir = data_dir;
+        Ok(Self { config, daemon, pulls: Pulls::default(), sources: OnceLock::new() })
+    }
+
     /// Made when first needed: it runs git, and a local run of a folder needs none.
     pub(crate) fn sources(&self) -> &Sources {
         let policy = UrlPolicy { allow_file: self.config.allow_file_urls };
@@ -110,13 +138,8 @@ impl Inner {
 
 impl Engine {
     /// Finds Docker and makes the data folder.
-    pub async fn connect(mut config: Config) -> Result<Self, Error> {
-        let daemon = Daemon::connect(config.docker_host.as_deref()).await?;
-        let failed = || Error::files("create folder", &config.data_dir);
-        std::fs::create_dir_all(&config.data_dir).map_err(failed())?;
-        let data_dir = config.data_dir.canonicalize().map_err(failed())?;
-        config.data_dir = data_dir;
-        Ok(Self { inner: Arc::new(Inner { config, daemon, sources: OnceLock::new() }) })
+    pub async fn connect(config: Config) -> Result<Self, Error> {
+        Ok(Self { inner: Arc::new(Inner::connect(config).await?) })
     }
 
     /// Brings the project here and reads its manifest. Tells `JobStarted`, `SourceResolved`,

@@ -16,7 +16,7 @@ pub(crate) const WORKSPACE: &str = "/workspace";
 pub(crate) const HOSTNAME: &str = "buildr";
 
 /// Docker's own default, for images that set none.
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The layers that all stages of a job share.
 #[derive(Debug)]

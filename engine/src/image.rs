@@ -1,27 +1,23 @@
 //! Images: their names, what is known of one that is here, and how one gets here.
 
-use std::{collections::HashMap, time::Duration};
+mod pull;
 
-use bollard::{
-    models::{CreateImageInfo, ImageInspect, ProgressDetail},
-    query_parameters::CreateImageOptionsBuilder,
-};
-use buildr_manifest::EventKind;
-use futures_util::StreamExt;
-use tokio::time::Instant;
+use std::time::{Duration, Instant};
+
+use bollard::models::ImageInspect;
+use serde::{Deserialize, Serialize};
 
 use crate::{
-    credentials,
     docker::{self, Daemon},
+    engine::{Inner, Pull},
     error::chain,
     feed::Feed,
 };
 
+pub(crate) use pull::Pulls;
+
 /// The registry of names that name none.
 pub(crate) const DOCKER_HUB: &str = "docker.io";
-
-/// Progress is for people's eyes.
-const PROGRESS_PERIOD: Duration = Duration::from_millis(100);
 
 /// A checked name of an image. What Docker makes a path of its API out of must be checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +30,7 @@ pub(crate) struct Reference {
 }
 
 /// An image that is here.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Image {
     /// `sha256:...`
     pub(crate) id: String,
@@ -44,10 +40,37 @@ pub(crate) struct Image {
     pub(crate) user: String,
     /// What is unusual about it, for messages.
     pub(crate) oddity: Option<String>,
+    /// How long it was pulled; zero where it was here.
+    pub(crate) pull: Duration,
+    /// What it runs where it is a service.
+    #[serde(default)]
+    pub(crate) program: Program,
+}
+
+/// What an image runs by itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Program {
+    /// Its `ENTRYPOINT`.
+    pub(crate) entrypoint: Vec<String>,
+    /// Its `CMD`.
+    pub(crate) command: Vec<String>,
+    /// Its `WORKDIR`; `/` where it names none.
+    pub(crate) workdir: String,
+    /// Its `HEALTHCHECK` as Docker has it: `CMD` or `CMD-SHELL`, then the words; or `NONE`, or nothing.
+    pub(crate) health: Vec<String>,
+    /// The TCP ports that it exposes, ascending.
+    pub(crate) ports: Vec<u16>,
+}
+
+impl Program {
+    /// All words of what is run, with another command where there is one.
+    pub(crate) fn command(&self, other: Option<&[String]>) -> Vec<String> {
+        self.entrypoint.iter().chain(other.unwrap_or(&self.command)).cloned().collect()
+    }
 }
 
 /// Why an image cannot be had. Each says what to do.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum ImageError {
     #[error("`{0}` is not the name of an image")]
     BadName(String),
@@ -63,6 +86,15 @@ pub(crate) enum ImageError {
     Unreachable { image: String, host: String, answer: String },
     #[error("image {image} is for {os}, builds run on linux")]
     OtherSystem { image: String, os: String },
+    #[error(
+        "image {image} is not on this machine, and the pull policy is `never`: `docker pull {image}` there, or let buildr pull it"
+    )]
+    NotHere { image: String },
+    #[error(
+        "the pull of image {image} came to a standstill: nothing was heard of it for {} s; is the way to {host} open?",
+        limit.as_secs_f64()
+    )]
+    Stalled { image: String, host: String, limit: Duration },
     #[error("cannot get image {image}: {answer}")]
     Other { image: String, answer: String },
 }
@@ -104,20 +136,26 @@ impl Reference {
     }
 }
 
-/// Gets an image: from the daemon's own store, else from its registry. Dropping the future ends a
-/// pull.
-pub(crate) async fn get(daemon: &Daemon, name: &str, feed: &Feed) -> Result<Image, ImageError> {
+/// Gets an image from the daemon's own store or from its registry, as the operator has it. Dropping
+/// the future ends a pull that nobody else waits for.
+pub(crate) async fn get(engine: &Inner, name: &str, feed: &Feed) -> Result<Image, ImageError> {
     let reference = Reference::parse(name)?;
-    match inspect(daemon, &reference).await? {
-        Some(image) => Ok(image),
-        None => {
-            pull(daemon, &reference, feed).await?;
-            inspect(daemon, &reference).await?.ok_or_else(|| ImageError::Other {
-                image: reference.text.clone(),
-                answer: "it was removed right after it was pulled".to_owned(),
-            })
-        }
+    let (daemon, policy) = (&engine.daemon, engine.config.pull);
+    if policy != Pull::Always
+        && let Some(image) = inspect(daemon, &reference).await?
+    {
+        return Ok(image);
     }
+    if policy == Pull::Never {
+        return Err(ImageError::NotHere { image: reference.text });
+    }
+    let begin = Instant::now();
+    engine.pulls.pull(daemon, &reference, feed).await?;
+    let image = inspect(daemon, &reference).await?.ok_or_else(|| ImageError::Other {
+        image: reference.text.clone(),
+        answer: "it was removed right after it was pulled".to_owned(),
+    })?;
+    Ok(Image { pull: begin.elapsed(), ..image })
 }
 
 async fn inspect(daemon: &Daemon, reference: &Reference) -> Result<Option<Image>, ImageError> {
@@ -140,7 +178,26 @@ fn known(reference: &Reference, found: ImageInspect) -> Result<Image, ImageError
         environment: config.env.unwrap_or_default(),
         user: config.user.unwrap_or_default(),
         oddity: found.architecture.as_deref().and_then(other_architecture),
+        pull: Duration::ZERO,
+        program: Program {
+            entrypoint: config.entrypoint.unwrap_or_default(),
+            command: config.cmd.unwrap_or_default(),
+            workdir: config
+                .working_dir
+                .filter(|path| path.starts_with('/'))
+                .unwrap_or_else(|| "/".to_owned()),
+            health: config.healthcheck.and_then(|health| health.test).unwrap_or_default(),
+            ports: tcp_ports(config.exposed_ports.unwrap_or_default()),
+        },
     })
+}
+
+/// Of `8080/tcp`, `53/udp` and the like.
+fn tcp_ports(exposed: Vec<String>) -> Vec<u16> {
+    let port = |text: &String| text.strip_suffix("/tcp").unwrap_or(text).parse().ok();
+    let mut ports: Vec<u16> = exposed.iter().filter_map(port).collect();
+    ports.sort_unstable();
+    ports
 }
 
 /// The kernel may know how to run it, so it is no error by itself.
@@ -154,103 +211,9 @@ fn other_architecture(architecture: &str) -> Option<String> {
     differs.then(|| format!("the image is for {architecture}, this machine is {ours}"))
 }
 
-async fn pull(daemon: &Daemon, reference: &Reference, feed: &Feed) -> Result<(), ImageError> {
-    let (login, trouble) = credentials::login(reference.host()).await;
-    if let Some(trouble) = trouble {
-        feed.warning(trouble).await;
-    }
-    let options =
-        CreateImageOptionsBuilder::new().from_image(&reference.name).tag(&reference.version).build();
-    let mut news = std::pin::pin!(daemon.api.create_image(Some(options), None, login));
-    let mut progress = Progress::default();
-    let mut told: Option<Instant> = None;
-    while let Some(message) = news.next().await {
-        progress.take(message.map_err(|error| pull_error(reference, &error))?);
-        if told.is_none_or(|told| told.elapsed() >= PROGRESS_PERIOD) {
-            told = Some(Instant::now());
-            feed.ephemeral(progress.event(&reference.text));
-        }
-    }
-    feed.ephemeral(progress.event(&reference.text));
-    Ok(())
-}
-
-/// How far a pull is, layer by layer.
-#[derive(Debug, Default)]
-struct Progress {
-    layers: HashMap<String, (u64, u64)>,
-}
-
-impl Progress {
-    fn take(&mut self, message: CreateImageInfo) {
-        let (Some(layer), Some(status)) = (message.id, message.status) else { return };
-        match status.as_str() {
-            "Downloading" => {
-                let ProgressDetail { current, total, .. } = message.progress_detail.unwrap_or_default();
-                let count = |number: Option<i64>| number.and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
-                self.layers.insert(layer, (count(current), count(total)));
-            }
-            "Download complete" | "Pull complete" => {
-                if let Some((current, total)) = self.layers.get_mut(&layer) {
-                    *current = *total;
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn event(&self, image: &str) -> EventKind {
-        let (current, total) =
-            self.layers.values().fold((0, 0), |sum, layer| (sum.0 + layer.0, sum.1 + layer.1));
-        EventKind::PullProgress { image: image.to_owned(), current, total }
-    }
-}
-
-/// Docker passes the registry's answer on as text, with a status that says little.
-fn pull_error(reference: &Reference, error: &bollard::errors::Error) -> ImageError {
-    let (status, answer) = match (docker::refusal(error), error) {
-        (Some((status, message)), _) => (status, message.to_owned()),
-        (None, bollard::errors::Error::DockerStreamError { error }) => (0, error.clone()),
-        (None, error) => (0, chain(error)),
-    };
-    let (image, host) = (reference.text.clone(), reference.host().to_owned());
-    let says = |words: &[&str]| {
-        let answer = answer.to_lowercase();
-        words.iter().any(|word| answer.contains(word))
-    };
-    if status == 404 || says(&["manifest unknown", "not found", "does not exist"]) {
-        ImageError::NotFound { image, host, answer }
-    } else if matches!(status, 401 | 403)
-        || says(&["unauthorized", "denied", "no basic auth", "authentication required", "incorrect username"])
-    {
-        ImageError::Denied { image, host, answer }
-    } else if says(&[
-        "dial tcp",
-        "lookup ",
-        "no such host",
-        "connection refused",
-        "connection reset",
-        "timeout",
-        "deadline exceeded",
-        "canceled while waiting",
-        "tls:",
-        "x509",
-        "http: server gave http response",
-        "eof",
-    ]) {
-        ImageError::Unreachable { image, host, answer }
-    } else {
-        ImageError::Other { image, answer }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn refused(status_code: u16, message: &str) -> bollard::errors::Error {
-        bollard::errors::Error::DockerResponseServerError { status_code, message: message.to_owned() }
-    }
 
     #[test]
     fn a_name_falls_into_registry_name_and_version() {
@@ -275,37 +238,6 @@ mod tests {
         {
             assert!(Reference::parse(text).is_err(), "{text}");
         }
-    }
-
-    #[test]
-    fn each_way_to_miss_an_image_says_what_to_do() {
-        let reference = Reference::parse("r.example/app:1").unwrap();
-        for (error, expected) in [
-            (refused(404, "manifest unknown"), "there is no image r.example/app:1"),
-            (refused(500, "unauthorized: authentication required"), "`docker login r.example`"),
-            (refused(500, "dial tcp: lookup r.example: no such host"), "cannot reach the registry r.example"),
-            (refused(500, "no space left on device"), "cannot get image r.example/app:1: no space left"),
-        ] {
-            let text = pull_error(&reference, &error).to_string();
-            assert!(text.contains(expected), "{text}");
-        }
-    }
-
-    #[test]
-    fn progress_adds_the_layers_up() {
-        let message = |id: &str, status: &str, current, total| CreateImageInfo {
-            id: Some(id.to_owned()),
-            status: Some(status.to_owned()),
-            progress_detail: Some(ProgressDetail { current, total }),
-            ..CreateImageInfo::default()
-        };
-        let mut progress = Progress::default();
-        progress.take(message("a", "Downloading", Some(5), Some(10)));
-        progress.take(message("b", "Downloading", Some(1), Some(30)));
-        progress.take(message("b", "Download complete", None, None));
-        progress.take(message("c", "Pulling fs layer", None, None));
-        let EventKind::PullProgress { current, total, .. } = progress.event("x") else { panic!() };
-        assert_eq!((current, total), (35, 40));
     }
 
     #[test]

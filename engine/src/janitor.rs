@@ -47,7 +47,7 @@ pub(crate) async fn hand_back(
         init: &init,
         settings: &settings,
         control,
-        workspace: tree,
+        workspace: Some(tree),
         socket: None,
         resources: &Resources::default(),
         network: Network::Default,

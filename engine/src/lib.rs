@@ -28,13 +28,13 @@ pub mod job;
 mod labels;
 mod link;
 mod manifest_file;
-#[cfg_attr(not(test), expect(dead_code, reason = "for jobs with services"))]
 mod network;
 pub mod planning;
 mod prepare;
 mod reaper;
 mod run;
 mod run_folder;
+#[cfg_attr(not(test), expect(dead_code, reason = "no plan with services is carried out so far"))]
 mod services;
 pub mod source;
 #[cfg(test)]
@@ -43,7 +43,7 @@ mod verdict;
 mod watch;
 
 pub use claim::Claim;
-pub use engine::{Config, DockerSocket, Engine, Lifetime};
+pub use engine::{Config, DockerSocket, Engine, Lifetime, Pull};
 pub use error::Error;
 pub use job::{
     EventFacts, Finished, GitReference, GitSource, Identity, Item, JobRequest, Output, Prepared, RunId,

@@ -128,7 +128,8 @@ pub(crate) fn janitor_control(data_dir: &Path, run: &RunId) -> Result<PathBuf, E
     Ok(path)
 }
 
-fn make_control(path: &Path) -> io::Result<()> {
+/// Makes a control directory, empty but for what init is mounted over.
+pub(crate) fn make_control(path: &Path) -> io::Result<()> {
     make_folder(path, 0o700)?;
     // Init is mounted over this one.
     File::create(path.join("init")).map(drop)

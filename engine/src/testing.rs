@@ -21,6 +21,30 @@ pub(crate) struct Fixture {
     pub(crate) folder: TempDir,
 }
 
+/// An image made out of busybox, removed with the test.
+pub(crate) struct DerivedImage {
+    pub(crate) name: String,
+}
+
+impl DerivedImage {
+    /// By `docker commit --change`.
+    pub(crate) fn new(changes: &[&str]) -> Self {
+        images();
+        let name = format!("buildr-test/engine-{}:1", unique());
+        let container = docker(&["create", Fixture::BUSYBOX, "true"]);
+        let changes: Vec<_> = changes.iter().flat_map(|change| ["--change", change]).collect();
+        docker(&[&["commit"], &changes[..], &[container.trim(), &name]].concat());
+        docker(&["rm", container.trim()]);
+        Self { name }
+    }
+}
+
+impl Drop for DerivedImage {
+    fn drop(&mut self) {
+        let _left = Command::new("docker").args(["rmi", "-f", &self.name]).stdout(Stdio::null()).status();
+    }
+}
+
 /// A container that is no run's.
 pub(crate) struct Foreign(String);
 

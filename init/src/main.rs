@@ -1,4 +1,5 @@
-//! `buildr-init SETTINGS [DIRECTORY]`: the first process of every build container.
+//! `buildr-init SETTINGS [DIRECTORY]`: the first process of every build container; and, in a container
+//! that it is in, `buildr-init listening PORT...`.
 //!
 //! It runs stages on the engine's orders and writes down what they print. It is single-threaded, so
 //! that it can fork freely, and everything it waits for is in one poll loop ([`server`]). It never
@@ -10,6 +11,7 @@ mod gauges;
 mod launch;
 mod line_reader;
 mod link;
+mod listening;
 mod log;
 mod own;
 mod owning;
@@ -26,7 +28,11 @@ use std::{env, process::ExitCode};
 use buildr_init::wire::{self, Settings};
 
 fn main() -> ExitCode {
-    match run() {
+    let mut arguments = env::args().skip(1).peekable();
+    if arguments.next_if(|first| first == "listening").is_some() {
+        return listening::run(arguments);
+    }
+    match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
             sys::complain(&reason);
@@ -35,8 +41,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run() -> Result<(), String> {
-    let mut arguments = env::args().skip(1);
+fn run(mut arguments: impl Iterator<Item = String>) -> Result<(), String> {
     let usage = "usage: buildr-init SETTINGS [DIRECTORY], where SETTINGS is JSON";
     let settings: Settings = serde_json::from_str(&arguments.next().ok_or(usage)?)
         .map_err(|error| format!("read the settings: {error}"))?;

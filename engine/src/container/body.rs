@@ -23,9 +23,15 @@ const NANO_CPUS_PER_THOUSANDTH: i64 = 1_000_000;
 
 pub(super) fn body(spec: &Spec<'_>) -> ContainerCreateBody {
     let settings = serde_json::to_string(spec.settings).expect("settings have only strings for keys");
+    let service = match spec.network {
+        Network::Own { service, .. } => service,
+        Network::Default => None,
+    };
+    let mut all_labels = labels::of(spec.owner, spec.run);
+    all_labels.extend(service.map(|service| (labels::SERVICE.to_owned(), service.to_owned())));
     ContainerCreateBody {
         image: Some(spec.image.to_owned()),
-        hostname: Some(HOSTNAME.to_owned()),
+        hostname: Some(service.unwrap_or(HOSTNAME).to_owned()),
         // Init drops to the image's user, stage by stage.
         user: Some("0:0".to_owned()),
         entrypoint: Some(vec![INIT_PATH.to_owned()]),
@@ -38,7 +44,7 @@ pub(super) fn body(spec: &Spec<'_>) -> ContainerCreateBody {
         stdin_once: Some(spec.input == Input::Once),
         tty: Some(false),
         healthcheck: Some(HealthConfig { test: Some(vec!["NONE".to_owned()]), ..HealthConfig::default() }),
-        labels: Some(labels::of(spec.owner, spec.run)),
+        labels: Some(all_labels),
         networking_config: networking(spec.network),
         host_config: Some(HostConfig {
             auto_remove: Some(spec.input != Input::Open),
@@ -60,11 +66,8 @@ fn mounts(spec: &Spec<'_>) -> Vec<Mount> {
         read_only: Some(read_only),
         ..Mount::default()
     };
-    let mut mounts = vec![
-        bind(&spec.control, CONTROL_DIR, false),
-        bind(spec.init, INIT_PATH, true),
-        bind(spec.workspace, WORKSPACE, false),
-    ];
+    let mut mounts = vec![bind(&spec.control, CONTROL_DIR, false), bind(spec.init, INIT_PATH, true)];
+    mounts.extend(spec.workspace.map(|workspace| bind(workspace, WORKSPACE, false)));
     mounts.extend(spec.socket.map(|socket| bind(socket, SOCKET_IN_CONTAINER, false)));
     mounts
 }
@@ -89,8 +92,8 @@ pub(crate) fn limits(resources: &Resources, network: Network<'_>) -> HostConfig 
 
 /// By which name the others in its network reach a container.
 pub(crate) fn networking(network: Network<'_>) -> Option<NetworkingConfig> {
-    let Network::Own { name, alias } = network else { return None };
-    let aliases = alias.map(|alias| vec![alias.to_owned()]);
+    let Network::Own { name, service } = network else { return None };
+    let aliases = service.map(|service| vec![service.to_owned()]);
     let endpoint = EndpointSettings { aliases, ..EndpointSettings::default() };
     Some(NetworkingConfig { endpoints_config: Some(HashMap::from([(name.to_owned(), endpoint)])) })
 }

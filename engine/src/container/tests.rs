@@ -21,7 +21,7 @@ async fn make(fixture: &Fixture, wish: &Wish<'_>) -> Result<Container, Error> {
         init: &init_program::install(data).unwrap(),
         settings: &Settings { exit_on_eof: true, dead_man: None, hand_back: None },
         control,
-        workspace: data,
+        workspace: Some(data),
         socket: None,
         resources: &wish.resources,
         network: wish.network,
@@ -78,7 +78,7 @@ async fn a_run_is_removed_with_its_network_whoever_is_in_it() {
     let name = network::create(daemon, owner, run).await.unwrap();
     assert_eq!(network::create(daemon, owner, run).await.unwrap(), name, "a second call makes no other");
     assert_eq!(network::list(daemon, owner, Some(run)).await.unwrap().len(), 1);
-    let own = Network::Own { name: &name, alias: Some("db") };
+    let own = Network::Own { name: &name, service: Some("db") };
     let container = make(&fixture, &Wish { network: own, ..plain("") }).await.unwrap();
     container.start().await.unwrap();
     // A build can put what it likes into the network.

@@ -63,7 +63,7 @@ impl Run<'_> {
         let name = &self.prepared.plan.image;
         let data_dir = self.engine.config.data_dir.clone();
         let init = crate::blocking(move || Ok(init_program::install(&data_dir)));
-        let image = self.unless_interrupted(image::get(&self.engine.daemon, name, self.feed));
+        let image = self.unless_interrupted(image::get(self.engine, name, self.feed));
         let (image, init) = tokio::join!(image, init);
         let image = image?.map_err(|error| Outcome::ImageError { message: chain(&error) })?;
         let init = init.map_err(|error| internal(&error))?.map_err(|error| internal(&error))?;
@@ -112,7 +112,7 @@ impl Run<'_> {
             init,
             settings,
             control: control_path(self.folder.path()),
-            workspace: &self.prepared.workspace,
+            workspace: Some(&self.prepared.workspace),
             socket: (config.docker_socket == DockerSocket::Raw).then_some(&*daemon.socket),
             resources: &Resources::default(),
             network: Network::Default,
