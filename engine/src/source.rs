@@ -9,6 +9,7 @@
 //! - [`Sources`]: decides on a commit and fetches it; [`Pinned`]: reads it and checks it out
 //! - `address`, `wanted`: what may be handed to git
 //! - `mirrors`, `mirror`, `workspace`: the folders; `tree`: the files of a commit
+//! - `submodules`, `large_files`: what a manifest may ask for besides
 //! - `fetch`, and for its network half `program` (git) or `library` (libgit2)
 //! - `folder`, `changes`: what is known of a folder of the user's
 
@@ -17,11 +18,13 @@ mod changes;
 mod error;
 mod fetch;
 mod folder;
+mod large_files;
 mod library;
 mod mirror;
 mod mirrors;
 mod pinned;
 mod program;
+mod submodules;
 mod tree;
 mod wanted;
 mod workspace;
@@ -73,7 +76,7 @@ pub enum Backend {
     /// The `git` of the search path where there is one, libgit2 otherwise.
     #[default]
     Detect,
-    /// This git program; libgit2 where it is none, or older than 2.31.
+    /// This git program; libgit2 where it is none, or older than 2.32.
     Program(PathBuf),
     /// libgit2, whatever there is.
     Library,
@@ -118,7 +121,10 @@ impl Sources {
     /// network is not used. Without a reference in the source it is the remote's default branch. A
     /// cancel ends git and all its children.
     pub async fn pin(&self, source: &GitSource, cancel: &CancellationToken) -> Result<Pinned, SourceError> {
-        let wanted = Wanted::check(source, self.policy)?;
+        self.pin_wanted(Wanted::check(source, self.policy)?, cancel).await
+    }
+
+    async fn pin_wanted(&self, wanted: Wanted, cancel: &CancellationToken) -> Result<Pinned, SourceError> {
         let (turn, since) = (self.mirrors.turn(&wanted.address, cancel).await?, Instant::now());
         let turn = Arc::new(turn);
         let mut result = self.bring(&turn, &wanted, cancel).await;

@@ -140,6 +140,30 @@ impl Address {
         Ok(Self { text, shown, secrets: Vec::new(), normal, login: None, is_ssh: true })
     }
 
+    /// The address that a relative URL (`../other.git`) means in a repository that came from here.
+    /// Credentials go with it: it cannot lead to another server.
+    pub(super) fn relative(&self, url: &str, policy: UrlPolicy) -> Result<Self, SourceError> {
+        let refused = |why| SourceError::RefusedUrl { url: redact(url), why };
+        // The root is what no `..` can leave.
+        let start = match self.text.find("://") {
+            Some(at) => at + 3 + self.text[at + 3..].find('/').ok_or(refused("it leads above its server"))?,
+            None if self.text.starts_with('/') => 0,
+            None => self.text.find(':').map_or(0, |colon| colon + 1),
+        };
+        let (root, path) = self.text.split_at(start);
+        let is_absolute = path.starts_with('/');
+        let mut parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+        for part in url.split('/') {
+            match part {
+                "" | "." => {}
+                ".." => drop(parts.pop().ok_or(refused("it leads above its server"))?),
+                part => parts.push(part),
+            }
+        }
+        let slash = if is_absolute { "/" } else { "" };
+        Self::parse(&format!("{root}{slash}{}", parts.join("/")), policy)
+    }
+
     /// As libgit2 needs it: with credentials, so never to be shown, nor on any command line.
     pub(super) fn expose(&self) -> &str {
         &self.text

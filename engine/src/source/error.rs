@@ -125,6 +125,53 @@ pub enum SourceError {
         /// The folder.
         path: PathBuf,
     },
+    /// A submodule could not be brought here.
+    #[error("cannot bring the submodule `{path}` of {url} here")]
+    Submodule {
+        /// The URL of the repository that it is in, without credentials.
+        url: String,
+        /// Its path.
+        path: String,
+        /// Why.
+        #[source]
+        source: Box<SourceError>,
+    },
+    /// A submodule is not what git allows.
+    #[error("the submodule `{path}` of {url} is refused: {why}")]
+    RefusedSubmodule {
+        /// The URL of the repository that it is in, without credentials.
+        url: String,
+        /// Its path, or its name.
+        path: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// What was asked for needs a program that is not on this machine.
+    #[error("{what} needs {program}, which the machine that runs the build does not have: install {package}")]
+    NoProgram {
+        /// What was asked for.
+        what: &'static str,
+        /// The program.
+        program: &'static str,
+        /// Where it comes from.
+        package: &'static str,
+    },
+    /// A file that git LFS keeps elsewhere could not be had.
+    #[error("a large file (LFS) of {url} cannot be had: was it pushed with `git lfs push --all`? ({detail})")]
+    LargeFile {
+        /// The URL, without credentials.
+        url: String,
+        /// What git said.
+        detail: String,
+    },
+    /// The repository is one of SHA-256.
+    #[error(
+        "{url} is a SHA-256 repository, and buildr knows those of SHA-1 only: make one with `git init --object-format=sha1`, or build its checked out folder with `buildr run`"
+    )]
+    OtherFormat {
+        /// The URL, without credentials.
+        url: String,
+    },
     /// A file of the commit cannot be read.
     #[error("cannot read {path}: {why}")]
     File {
@@ -185,6 +232,10 @@ pub(super) enum Reason {
     NotThere,
     NoRepository,
     Network,
+    /// A file of git LFS was not to be had.
+    LargeFile,
+    /// The objects have ids of another kind.
+    OtherFormat,
     Other,
 }
 
@@ -192,6 +243,10 @@ pub(super) enum Reason {
 /// found counts. Lower case.
 const PHRASES: &[(Reason, &[&str])] = &[
     (Reason::DiskFull, &["no space left on device", "disk quota exceeded"]),
+    (
+        Reason::OtherFormat,
+        &["mismatched algorithms", "object format", "unknown object-format", "hash algorithm"],
+    ),
     (Reason::HostKey, &["host key verification failed", "host identification has changed", "ssh hostkey"]),
     (
         Reason::Authentication,
@@ -199,6 +254,7 @@ const PHRASES: &[(Reason, &[&str])] = &[
             "permission denied (",
             "too many authentication failures",
             "authentication failed",
+            "authentication required",
             "could not read username",
             "could not read password",
             "terminal prompts disabled",
@@ -210,6 +266,7 @@ const PHRASES: &[(Reason, &[&str])] = &[
             "status code: 403",
         ],
     ),
+    (Reason::LargeFile, &["does not exist on the server", "smudge filter lfs", "git-lfs filter-process"]),
     (
         Reason::NotThere,
         &[

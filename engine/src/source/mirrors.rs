@@ -11,7 +11,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, Weak},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use rustix::fs::{FlockOperation, flock};
@@ -35,8 +35,6 @@ pub(super) struct Mirrors {
 #[derive(Debug)]
 pub(super) struct Turn {
     mirror: Arc<Mirror>,
-    /// How long others had it meanwhile.
-    pub(super) waited: Duration,
     _lock: File,
     _place: OwnedMutexGuard<()>,
 }
@@ -53,7 +51,6 @@ impl Mirrors {
         address: &Address,
         cancel: &CancellationToken,
     ) -> Result<Turn, SourceError> {
-        let since = Instant::now();
         let path = self.root.join(address.folder_name()).with_extension("git");
         let queue = self.queue(&path);
         let place = tokio::select! {
@@ -66,7 +63,7 @@ impl Mirrors {
         let users = Lock::open(path.with_extension("users"))?;
         users.wait(FlockOperation::NonBlockingLockShared, cancel).await?;
         let mirror = Arc::new(Mirror::new(path, users));
-        Ok(Turn { mirror, waited: since.elapsed(), _lock: lock.file, _place: place })
+        Ok(Turn { mirror, _lock: lock.file, _place: place })
     }
 
     fn queue(&self, path: &Path) -> Arc<tokio::sync::Mutex<()>> {

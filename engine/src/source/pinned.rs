@@ -1,6 +1,6 @@
 //! A commit that was decided on: it is here, and stays here until it is dropped.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{collections::VecDeque, path::Path, sync::Arc, time::Duration};
 
 use buildr_manifest::CloneOptions;
 use tokio::time::Instant;
@@ -11,11 +11,13 @@ use super::{
     address::Address,
     blocking,
     fetch::Pin,
+    large_files::{self, LargeFiles},
     mirror::Mirror,
     on,
+    submodules::{self, Submodule},
     tree::{self, Lookup},
     wanted::{Line, Wanted},
-    workspace,
+    workspace::{self, Place},
 };
 
 /// A commit in a mirror. As long as this is there, the mirror is neither removed nor tidied.
@@ -93,68 +95,141 @@ impl Pinned {
     /// Checks the commit out into `dest`, which must be empty or not there.
     ///
     /// HEAD is on the branch for branches, and detached for tags, and for commits that are on no
-    /// branch known here. `dest` stands for itself: it can be mounted anywhere. After an error it is
-    /// empty again. A cancel ends git and all its children.
+    /// branch known here. `dest` stands for itself: it can be mounted anywhere. With a depth, also
+    /// the history of submodules ends there. After an error it is empty again. A cancel ends git and
+    /// all its children.
     pub async fn check_out(
-        mut self,
+        self,
         dest: &Path,
         options: &CloneOptions,
         cancel: &CancellationToken,
     ) -> Result<CheckedOut, SourceError> {
-        let since = Instant::now();
         let folder = dest.to_owned();
         blocking(move || workspace::vacant(&folder)).await?;
-        let mut result = self.fill(dest, options, cancel).await;
-        let mut waited = Duration::ZERO;
-        if let Err(error) = &result
-            && error.may_be_the_mirror()
-            && !cancel.is_cancelled()
-        {
-            tracing::warn!(%error, url = self.address.shown(), "the mirror may be broken: it is made anew");
-            clear(dest).await?;
-            (self, waited) = self.renew(cancel).await?;
-            result = self.fill(dest, options, cancel).await;
-        }
+        let mut checkout =
+            Checkout { options, cancel, left: submodules::MAX_COUNT, done: CheckedOut::default() };
+        let result = checkout.all(self, Place::top(dest)).await;
+        let folder = dest.to_owned();
         if result.is_err()
-            && let Err(error) = clear(dest).await
+            && let Err(error) = blocking(move || workspace::clear(&folder)).await
         {
             tracing::warn!(%error, "a workspace that failed could not be emptied");
         }
-        let took = self.spent + since.elapsed().saturating_sub(waited);
-        result.map(|()| CheckedOut { took, ..CheckedOut::default() })
+        result.map(|()| checkout.done)
     }
 
-    /// The same commit in a new mirror, and how long others were waited for.
-    async fn renew(self, cancel: &CancellationToken) -> Result<(Self, Duration), SourceError> {
+    /// The same commit in a new mirror.
+    async fn renew(self, cancel: &CancellationToken) -> Result<Self, SourceError> {
         let Self { sources, mirror, address, pin, spent, .. } = self;
         drop(mirror);
-        let turn = Arc::new(sources.mirrors.turn(&address, cancel).await?);
+        let (turn, since) = (Arc::new(sources.mirrors.turn(&address, cancel).await?), Instant::now());
         let wanted = Wanted { address, line: pin.line, commit: Some(pin.commit) };
         let pin = sources.bring_anew(&turn, &wanted, cancel).await?;
-        Ok((Self::new(sources, turn.mirror(), wanted.address, pin, spent), turn.waited))
+        Ok(Self::new(sources, turn.mirror(), wanted.address, pin, spent + since.elapsed()))
     }
 
-    async fn fill(
-        &self,
-        dest: &Path,
-        _options: &CloneOptions,
-        cancel: &CancellationToken,
-    ) -> Result<(), SourceError> {
-        let (folder, address, pin, token) =
-            (dest.to_owned(), self.address.clone(), self.pin.clone(), cancel.clone());
-        on(&self.mirror, move |mirror| workspace::make_repository(&folder, mirror, &address, &pin, &token))
-            .await?;
-        match &self.sources.program {
-            Some(program) => program.fill(dest, &self.address, cancel).await,
+    async fn fill(&self, place: &Place, checkout: &Checkout<'_>) -> Result<(), SourceError> {
+        let Checkout { options, cancel, .. } = checkout;
+        let program = self.sources.program.as_ref();
+        let large_files = match options.lfs {
+            true => {
+                let what = (&self.address, self.pin.commit);
+                LargeFiles::of((program, &self.mirror), what, self.sources.policy, cancel).await?
+            }
+            false => LargeFiles::Pointers,
+        };
+        let (its, address, pin, depth, token) =
+            (place.clone(), self.address.clone(), self.pin.clone(), options.depth, (*cancel).clone());
+        let make =
+            move |mirror: &Mirror| workspace::make_repository(&its, mirror, (&address, &pin), depth, &token);
+        on(&self.mirror, make).await?;
+        match program {
+            Some(program) => {
+                let (its, files) = (place.clone(), large_files.clone());
+                blocking(move || files.set_store(&its)).await?;
+                program.fill(place, &self.address, &large_files, cancel).await?;
+                let its = place.clone();
+                blocking(move || large_files.forget(&its)).await
+            }
             None => {
-                let (folder, commit, token) = (dest.to_owned(), self.pin.commit, cancel.clone());
-                blocking(move || workspace::fill(&folder, commit, &token)).await
+                let (place, commit, token) = (place.clone(), self.pin.commit, (*cancel).clone());
+                blocking(move || workspace::fill(&place, commit, &token)).await
             }
         }
     }
 }
 
-async fn clear(folder: &Path) -> Result<(), SourceError> {
-    let folder = folder.to_owned();
-    blocking(move || workspace::clear(&folder)).await
+/// A checkout under way, with all submodules.
+struct Checkout<'a> {
+    options: &'a CloneOptions,
+    cancel: &'a CancellationToken,
+    /// How many more submodules there may be.
+    left: usize,
+    done: CheckedOut,
+}
+
+impl Checkout<'_> {
+    /// A repository and all submodules in it, level by level. Nothing is pinned in between: a
+    /// submodule may be of the very same repository.
+    async fn all(&mut self, pinned: Pinned, place: Place) -> Result<(), SourceError> {
+        let sources = pinned.sources.clone();
+        let mut found = VecDeque::from(self.one(pinned, &place, 0).await?);
+        while let Some(submodule) = found.pop_front() {
+            self.left = self.left.checked_sub(1).ok_or_else(|| {
+                submodule.refused(format!("there are more than {} submodules", submodules::MAX_COUNT))
+            })?;
+            let inside = self.submodule(&sources, &submodule).await;
+            found.extend(inside.map_err(|error| submodule.failed(error))?);
+            blocking(move || submodule.register()).await?;
+        }
+        Ok(())
+    }
+
+    /// A submodule; gives those in it.
+    async fn submodule(
+        &mut self,
+        sources: &Sources,
+        submodule: &Submodule,
+    ) -> Result<Vec<Submodule>, SourceError> {
+        let (address, commit) = (submodule.address.clone(), Some(submodule.commit));
+        let mut pinned = sources.pin_wanted(Wanted { address, line: None, commit }, self.cancel).await?;
+        // As git has it: on no branch.
+        pinned.pin.line = None;
+        self.one(pinned, &submodule.place, submodule.level).await
+    }
+
+    /// One repository; once more with a new mirror where the mirror may be the reason for a failure.
+    /// Gives the submodules in it, where they are wanted.
+    async fn one(
+        &mut self,
+        mut pinned: Pinned,
+        place: &Place,
+        level: usize,
+    ) -> Result<Vec<Submodule>, SourceError> {
+        let mut since = Instant::now();
+        let mut result = pinned.fill(place, self).await;
+        if let Err(error) = &result
+            && error.may_be_the_mirror()
+            && !self.cancel.is_cancelled()
+        {
+            tracing::warn!(%error, url = pinned.address.shown(), "the mirror may be broken: it is made anew");
+            let its = place.clone();
+            blocking(move || its.clear()).await?;
+            self.done.took += since.elapsed();
+            pinned = pinned.renew(self.cancel).await?;
+            since = Instant::now();
+            result = pinned.fill(place, self).await;
+        }
+        result?;
+        if !self.options.lfs && self.done.warnings.is_empty() {
+            let its = place.clone();
+            self.done.warnings.extend(blocking(move || large_files::warning(&its)).await?);
+        }
+        self.done.took += pinned.spent + since.elapsed();
+        if !self.options.submodules {
+            return Ok(Vec::new());
+        }
+        let Pinned { sources, address, .. } = pinned;
+        submodules::of(sources.program.as_ref(), (place, level), &address, sources.policy, self.cancel).await
+    }
 }

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use git2::Oid;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
@@ -22,7 +23,9 @@ use super::{
     address::{Address, Login},
     error::{Reason, reason},
     fetch::Fetched,
+    large_files::LargeFiles,
     wanted::Line,
+    workspace::Place,
 };
 
 /// How much of what git says is kept, from its end.
@@ -116,7 +119,7 @@ struct Ended {
 }
 
 impl Program {
-    /// The program at `path`, where it is one that is new enough (2.31).
+    /// The program at `path`, where it is one that is new enough (2.32).
     pub(super) fn probe(
         path: PathBuf,
         environment: Vec<(OsString, OsString)>,
@@ -126,7 +129,7 @@ impl Program {
         let answer = String::from_utf8(answer.stdout).ok()?;
         let mut numbers = answer.strip_prefix("git version ")?.split(['.', ' ', '\n']).map(str::parse::<u32>);
         let version = (numbers.next()?.ok()?, numbers.next()?.ok()?);
-        (version >= (2, 31)).then_some(Self { path, environment, limits })
+        (version >= (2, 32)).then_some(Self { path, environment, limits })
     }
 
     /// The branch that the remote's HEAD is on, with the commit that it is at.
@@ -187,8 +190,7 @@ impl Program {
         refspec: &str,
         cancel: &CancellationToken,
     ) -> Result<Fetched, SourceError> {
-        let mut git_dir = OsString::from("--git-dir=");
-        git_dir.push(mirror);
+        let git_dir = option("--git-dir=", mirror);
         let fetch =
             ["fetch", "--progress", "--no-recurse-submodules", "--no-write-fetch-head", "buildr", refspec];
         let arguments = std::iter::once(git_dir).chain(fetch.map(OsString::from)).collect();
@@ -201,24 +203,54 @@ impl Program {
         }
     }
 
-    /// Makes the files of a workspace what its HEAD says.
+    /// Makes the files of a checkout what its HEAD says.
     pub(super) async fn fill(
         &self,
-        workspace: &Path,
+        place: &Place,
         address: &Address,
+        large_files: &LargeFiles,
         cancel: &CancellationToken,
     ) -> Result<(), SourceError> {
-        let option = |name: &str, path: &Path| {
-            let mut option = OsString::from(name);
-            option.push(path);
-            option
-        };
-        let folders = [option("--git-dir=", &workspace.join(".git")), option("--work-tree=", workspace)];
+        // Git finds the repository by itself: LFS would take a folder on the command line for that of
+        // a remote on this machine, too.
         let read = ["read-tree", "--reset", "-u", "HEAD"].map(OsString::from);
-        let arguments = folders.into_iter().chain(read).collect();
-        let run = Run { address, arguments, folder: Some(workspace), is_local: true };
+        let settings = large_files.settings().into_iter().flat_map(|setting| ["-c".into(), setting]);
+        let arguments = settings.chain(read).collect();
+        let run = Run { address, arguments, folder: Some(&place.files), is_local: true };
         let ended = self.run(run, cancel).await?;
-        if ended.status.success() { Ok(()) } else { Err(failure(address, workspace, &ended.said)) }
+        if ended.status.success() { Ok(()) } else { Err(failure(address, &place.files, &ended.said)) }
+    }
+
+    /// The settings in a blob that has git's format, as names and values. What they include is not
+    /// followed.
+    pub(super) async fn settings_in(
+        &self,
+        git: &Path,
+        blob: Oid,
+        address: &Address,
+        cancel: &CancellationToken,
+    ) -> Result<Vec<(String, String)>, SourceError> {
+        let read = ["config", "--no-includes", "-z", "--list", "--blob"].map(OsString::from);
+        let arguments = [option("--git-dir=", git)].into_iter().chain(read).chain([blob.to_string().into()]);
+        let run = Run { address, arguments: arguments.collect(), folder: Some(git), is_local: true };
+        let ended = self.run(run, cancel).await?;
+        if !ended.status.success() {
+            return Err(failure(address, git, &ended.said));
+        }
+        let answer = String::from_utf8_lossy(&ended.answer).into_owned();
+        let pairs = answer.split_terminator('\0').map(|pair| pair.split_once('\n').unwrap_or((pair, "true")));
+        Ok(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+    }
+
+    /// True where git has LFS.
+    pub(super) async fn has_large_files(
+        &self,
+        address: &Address,
+        cancel: &CancellationToken,
+    ) -> Result<bool, SourceError> {
+        let arguments = ["lfs", "version"].map(OsString::from).to_vec();
+        let ended = self.run(Run { address, arguments, folder: None, is_local: true }, cancel).await?;
+        Ok(ended.status.success())
     }
 
     async fn run(&self, run: Run<'_>, cancel: &CancellationToken) -> Result<Ended, SourceError> {
@@ -313,6 +345,12 @@ impl Program {
     }
 }
 
+fn option(name: &str, path: &Path) -> OsString {
+    let mut option = OsString::from(name);
+    option.push(path);
+    option
+}
+
 /// True where the operator told git how to run ssh.
 fn has_own_ssh_command() -> bool {
     let variable = ["GIT_SSH_COMMAND", "GIT_SSH"].iter().any(|name| std::env::var_os(name).is_some());
@@ -341,6 +379,8 @@ pub(super) fn failure(address: &Address, folder: &Path, said: &str) -> SourceErr
         Reason::Authentication => SourceError::Authentication { url, detail },
         Reason::NoRepository => SourceError::NoRepository { url, detail },
         Reason::Network => SourceError::Network { url, detail },
+        Reason::LargeFile => SourceError::LargeFile { url, detail },
+        Reason::OtherFormat => SourceError::OtherFormat { url },
         Reason::NotThere | Reason::Other => SourceError::Git { url, detail },
     }
 }

@@ -2,6 +2,7 @@
 
 mod checkouts;
 mod faults;
+mod options;
 mod pins;
 mod remotes;
 
@@ -135,6 +136,25 @@ fn branch(name: &str) -> GitReference {
 
 fn tag(name: &str) -> GitReference {
     GitReference::Tag(name.to_owned())
+}
+
+/// An entry of a tree.
+fn entry(mode: &str, name: impl AsRef<[u8]>, id: &str) -> Vec<u8> {
+    let id = git2::Oid::from_str(id).unwrap();
+    [mode.as_bytes(), b" ", name.as_ref(), b"\0", id.as_bytes()].concat()
+}
+
+/// A tree of `origin` that no well-behaved git would write; gives its id.
+fn tree(place: &Place, entries: &[Vec<u8>]) -> String {
+    let object = place.path("tree");
+    fs::write(&object, entries.concat()).unwrap();
+    place.git(&["hash-object", "--literally", "-w", "-t", "tree", object.to_str().unwrap()])
+}
+
+/// Puts `main` of `origin` at a commit with this tree.
+fn commit_tree(place: &Place, tree: &str) {
+    let commit = place.git(&["commit-tree", tree, "-m", "evil"]);
+    place.git(&["update-ref", "refs/heads/main", &commit]);
 }
 
 /// All that is in the only mirror.

@@ -121,3 +121,15 @@ fn parts(path: &Path) -> Vec<Part> {
     });
     parts.collect()
 }
+
+/// The file of this name in the root of a commit; a link or folder of that name is none.
+pub(super) fn blob_at_root(mirror: &Mirror, commit: Oid, name: &str) -> Result<Option<Oid>, SourceError> {
+    let repository = mirror.open()?;
+    let find = || {
+        let root = repository.find_commit(commit)?.tree()?;
+        let entry = root.get_name(name);
+        let file = entry.filter(|file| file.kind() == Some(ObjectType::Blob) && file.filemode() != LINK_MODE);
+        Ok(file.map(|file| file.id()))
+    };
+    find().map_err(local(mirror.path()))
+}
