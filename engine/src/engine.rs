@@ -8,6 +8,7 @@ use std::{
 };
 
 use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     Error, Finished,
@@ -168,8 +169,15 @@ impl Engine {
     }
 
     /// Removes the containers and folders of this owner whose run is neither in `live` nor in the
-    /// hands of any process on this machine.
+    /// hands of any process on this machine; keeps the mirrors of repositories small.
     pub async fn reap(&self, live: &HashSet<RunId>) -> Result<Reaped, Error> {
-        reaper::reap(&self.inner, live).await
+        let reaped = reaper::reap(&self.inner, live).await;
+        // Who has brought no repository here has no mirrors that grew.
+        if let Some(sources) = self.inner.sources.get()
+            && let Err(error) = sources.upkeep(&CancellationToken::new()).await
+        {
+            tracing::warn!(%error, "the mirrors of repositories could not be tidied");
+        }
+        reaped
     }
 }

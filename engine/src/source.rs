@@ -8,7 +8,8 @@
 //! # Layout
 //! - [`Sources`]: decides on a commit and fetches it; [`Pinned`]: reads it and checks it out
 //! - `address`, `wanted`: what may be handed to git
-//! - `mirrors`, `mirror`, `workspace`: the folders; `tree`: the files of a commit
+//! - `mirrors`, `mirror`, `workspace`: the folders; `upkeep`: how the mirrors stay small
+//! - `tree`: the files of a commit
 //! - `submodules`, `large_files`: what a manifest may ask for besides
 //! - `fetch`, and for its network half `program` (git) or `library` (libgit2)
 //! - `folder`, `changes`: what is known of a folder of the user's
@@ -26,6 +27,7 @@ mod pinned;
 mod program;
 mod submodules;
 mod tree;
+mod upkeep;
 mod wanted;
 mod workspace;
 
@@ -39,6 +41,7 @@ pub use changes::changed_paths;
 pub use error::SourceError;
 pub use folder::{FolderFacts, describe_folder};
 pub use pinned::{CheckedOut, Pinned};
+pub use upkeep::Upkeep;
 
 use crate::job::GitSource;
 use fetch::{Fetch, Pin};
@@ -64,7 +67,7 @@ pub struct Settings {
     pub policy: UrlPolicy,
     /// What talks to remotes.
     pub backend: Backend,
-    /// How long a remote may take.
+    /// How long a remote may take, and how much the mirrors.
     pub limits: Limits,
     /// What the git program gets in its environment beside that of this process.
     pub environment: Vec<(OsString, OsString)>,
@@ -82,19 +85,21 @@ pub enum Backend {
     Library,
 }
 
-/// How long a remote may take.
+/// How long a remote may take, and how much the mirrors.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Without a word from it.
     pub silence: Duration,
     /// For one fetch.
     pub total: Duration,
+    /// What all mirrors together may take of the disk, in bytes. Those in use may take more.
+    pub disk: u64,
 }
 
 impl Default for Limits {
-    /// 2 minutes of silence, 1 hour in all.
+    /// 2 minutes of silence, 1 hour in all, 20 GiB.
     fn default() -> Self {
-        Self { silence: Duration::from_secs(120), total: Duration::from_secs(3600) }
+        Self { silence: Duration::from_secs(120), total: Duration::from_secs(3600), disk: 20 << 30 }
     }
 }
 

@@ -67,6 +67,12 @@ impl Address {
         Ok(address)
     }
 
+    /// For git's work on a mirror, where no remote is talked to.
+    pub(super) fn nowhere() -> Self {
+        let (text, shown, normal) = (String::new(), "a mirror".to_owned(), String::new());
+        Self { text, shown, secrets: Vec::new(), login: None, normal, is_ssh: false }
+    }
+
     fn url(text: &str, scheme: &str, rest: &str) -> Result<Self, &'static str> {
         let scheme = scheme.to_ascii_lowercase();
         match scheme.as_str() {

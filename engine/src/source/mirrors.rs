@@ -11,7 +11,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, Weak},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use rustix::fs::{FlockOperation, flock};
@@ -62,8 +62,27 @@ impl Mirrors {
         lock.wait(FlockOperation::NonBlockingLockExclusive, cancel).await?;
         let users = Lock::open(path.with_extension("users"))?;
         users.wait(FlockOperation::NonBlockingLockShared, cancel).await?;
+        users.file.set_modified(SystemTime::now()).map_err(SourceError::io(&users.path))?;
         let mirror = Arc::new(Mirror::new(path, users));
         Ok(Turn { mirror, _lock: lock.file, _place: place })
+    }
+
+    /// All mirrors that there are.
+    pub(super) fn all(&self) -> Result<Vec<Kept>, SourceError> {
+        let entries = match fs::read_dir(&self.root) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(SourceError::io(&self.root))?,
+        };
+        let mut all = Vec::new();
+        for entry in entries {
+            let path = entry.map_err(SourceError::io(&self.root))?.path();
+            if path.extension().is_some_and(|kind| kind == "git") {
+                let users = fs::metadata(path.with_extension("users"));
+                let used = users.and_then(|file| file.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
+                all.push(Kept { path, used });
+            }
+        }
+        Ok(all)
     }
 
     fn queue(&self, path: &Path) -> Arc<tokio::sync::Mutex<()>> {
@@ -93,6 +112,32 @@ impl Turn {
     /// After [`Turn::alone`]: others may read it again.
     pub(super) async fn share(&self, cancel: &CancellationToken) -> Result<(), SourceError> {
         self.mirror.users().wait(FlockOperation::NonBlockingLockShared, cancel).await
+    }
+}
+
+/// A mirror that nobody may be using.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) path: PathBuf,
+    /// When it was used last.
+    pub(super) used: SystemTime,
+}
+
+/// A mirror that is in nobody else's hands, in this process or another.
+#[derive(Debug)]
+pub(super) struct Idle {
+    _lock: Lock,
+    _users: Lock,
+}
+
+impl Kept {
+    /// None where anybody uses it.
+    pub(super) fn take(&self) -> Result<Option<Idle>, SourceError> {
+        let lock = Lock::open(self.path.with_extension("lock"))?;
+        let users = Lock::open(self.path.with_extension("users"))?;
+        let exclusive = FlockOperation::NonBlockingLockExclusive;
+        let taken = lock.try_to(exclusive)? && users.try_to(exclusive)?;
+        Ok(taken.then_some(Idle { _lock: lock, _users: users }))
     }
 }
 

@@ -242,6 +242,22 @@ impl Program {
         Ok(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
     }
 
+    /// Makes few packs of many, and one file of all refs. Nothing is lost, also what no ref names.
+    pub(super) async fn tidy(&self, mirror: &Path, cancel: &CancellationToken) -> Result<(), SourceError> {
+        let works: [&[&str]; 2] = [&["repack", "--geometric=2", "-d", "-q"], &["pack-refs", "--all"]];
+        let address = Address::nowhere();
+        for work in works {
+            let arguments =
+                [option("--git-dir=", mirror)].into_iter().chain(work.iter().map(OsString::from)).collect();
+            let run = Run { address: &address, arguments, folder: Some(mirror), is_local: true };
+            let ended = self.run(run, cancel).await?;
+            if !ended.status.success() {
+                return Err(failure(&address, mirror, &ended.said));
+            }
+        }
+        Ok(())
+    }
+
     /// True where git has LFS.
     pub(super) async fn has_large_files(
         &self,

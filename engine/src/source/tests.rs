@@ -5,6 +5,7 @@ mod faults;
 mod options;
 mod pins;
 mod remotes;
+mod upkeeping;
 
 use std::{
     ffi::OsStr,

@@ -171,7 +171,8 @@ async fn a_cancel_in_mid_fetch_ends_at_once_and_leaves_nothing() {
 #[tokio::test]
 async fn a_silent_server_is_given_up() {
     let place = Place::new();
-    let limits = Limits { silence: Duration::from_millis(300), total: Duration::from_secs(60) };
+    let limits =
+        Limits { silence: Duration::from_millis(300), total: Duration::from_secs(60), ..Limits::default() };
     let sources = Sources::with_settings(place.path("mirrors"), Settings { limits, ..Settings::default() });
     let (url, _listener) = silent_server().await;
     let source = GitSource { url, reference: branch("main"), commit: None };
