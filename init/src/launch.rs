@@ -20,6 +20,7 @@ use std::{
 use buildr_init::wire::StageSpec;
 
 use crate::{
+    processes,
     sys::{self, Fork, Pid, ProcessEnd, Usage},
     user::Identity,
 };
@@ -86,6 +87,7 @@ impl Word {
 
 /// All that the shell's process needs, made before the forks.
 pub(crate) struct Launch {
+    stage: u32,
     programs: Vec<CString>,
     arguments: Vec<CString>,
     environment: Vec<CString>,
@@ -102,6 +104,7 @@ impl Launch {
         let script = (!spec.script.is_empty()).then_some(script);
         let arguments = spec.shell.iter().cloned().chain(script).map(|word| text("the shell", word));
         Ok(Self {
+            stage: spec.stage,
             programs: programs.collect::<Result<_, _>>()?,
             arguments: arguments.collect::<Result<_, _>>()?,
             environment: environment(&spec.environment, &identity.home)?,
@@ -151,6 +154,7 @@ impl Launch {
     fn enter(&self, output: &OwnedFd) -> Result<(), String> {
         let name = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
         sys::new_session().map_err(name("start a session"))?;
+        processes::set_mark(self.stage);
         sys::reset_signals();
         sys::set_umask(0o022);
         let input = empty_input().map_err(name("make an empty standard input"))?;

@@ -85,12 +85,11 @@ impl Source for World {
 impl World {
     /// Whom the signals for a stage must not hit.
     fn others(&self, number: u32, helpers: impl Iterator<Item = Pid>) -> Others {
-        let others = || self.stages.values().filter(|stage| stage.status.stage != number);
+        let others = self.stages.values().filter(|stage| stage.status.stage != number);
         let supervisors = self.stages.values().filter_map(|stage| stage.supervisor);
         Others {
             processes: supervisors.chain(helpers).collect(),
-            sessions: others().filter_map(|stage| stage.shell).collect(),
-            ambiguous: others().any(|stage| !stage.is_over() && stage.supervisor.is_none()),
+            sessions: others.filter_map(|stage| stage.shell).collect(),
         }
     }
 }
@@ -305,7 +304,7 @@ impl Server {
             if own == 1 {
                 sys::kill(-1, libc::SIGKILL);
             } else {
-                processes::signal_all(libc::SIGKILL, |snapshot: &Snapshot| snapshot.below(&[own]));
+                processes::kill_all(|snapshot: &Snapshot| snapshot.below(&[own]));
             }
             if !self.reap() || clock::now() >= end {
                 return;

@@ -24,7 +24,7 @@ use crate::{
     launch::{Launch, Word},
     line_reader::LineReader,
     log::{Appended, Log},
-    processes::{self, Snapshot},
+    processes::{self, Process, Snapshot},
     script,
     sys::{self, Ended, Pid, ProcessEnd, Usage},
     user,
@@ -73,8 +73,6 @@ pub(crate) struct Others {
     pub(crate) processes: BTreeSet<Pid>,
     /// Shells of other stages, with all of their sessions.
     pub(crate) sessions: BTreeSet<Pid>,
-    /// Another stage has lost its supervisor as well, so an orphan may be either's.
-    pub(crate) ambiguous: bool,
 }
 
 struct Marks {
@@ -374,40 +372,41 @@ impl Stage {
         }
         ending.next_look = now + LOOK;
         let (kill, term) = (now >= ending.kill_at, !ending.reached);
+        let kill_at = ending.kill_at;
+        self.wake_supervisor();
         if kill {
-            self.signal(libc::SIGKILL, others);
+            processes::kill_all(|snapshot| self.left(snapshot, others));
         } else if term {
-            let reached = self.signal(libc::SIGTERM, others) > 0;
+            let reached = processes::ask_all(kill_at, |snapshot| self.left(snapshot, others)) > 0;
             self.ending.iter_mut().for_each(|ending| ending.reached = reached);
         }
         self.supervisor.is_some() || !self.left(&Snapshot::take(), others).is_empty()
     }
 
-    /// Signals all that is left of it; gives how many there were.
-    fn signal(&self, signal: i32, others: &Others) -> usize {
-        self.wake_supervisor();
-        processes::signal_all(signal, |snapshot| self.left(snapshot, others))
-    }
-
-    /// What lives of it: everything below its supervisor; where a build has killed that, its shell,
-    /// what is below, what is in its session, and the orphans that can be nobody else's.
+    /// What lives of it: everything below its supervisor; where a build has killed that, its orphans,
+    /// which have come to init, and what is below them.
     fn left(&self, snapshot: &Snapshot, others: &Others) -> BTreeSet<Pid> {
         if let Some(supervisor) = self.supervisor {
             return snapshot.below(&[supervisor]);
         }
         let own = Pid::try_from(std::process::id()).unwrap_or(1);
-        let orphans = snapshot.children(own).filter(|orphan| {
-            Some(orphan.pid) == self.shell
-                || Some(orphan.session) == self.shell
-                || !(others.ambiguous
-                    || others.processes.contains(&orphan.pid)
-                    || others.sessions.contains(&orphan.pid)
-                    || others.sessions.contains(&orphan.session))
-        });
+        let orphans = snapshot.children(own).filter(|orphan| self.owns(orphan, others));
         let roots: Vec<Pid> = orphans.map(|orphan| orphan.pid).collect();
         let mut found = snapshot.below(&roots);
         found.extend(roots.into_iter().filter(|pid| snapshot.lives(*pid)));
         found
+    }
+
+    /// Whether an orphan is of this stage, which has lost its supervisor. One that has thrown its mark
+    /// away is, unless its session says that it is another's.
+    fn owns(&self, orphan: &Process, others: &Others) -> bool {
+        if others.processes.contains(&orphan.pid) {
+            return false;
+        }
+        match processes::mark(orphan.pid) {
+            Some(stage) => stage == self.status.stage,
+            None => !others.sessions.contains(&orphan.session),
+        }
     }
 
     /// Writes its end down.

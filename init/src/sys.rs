@@ -170,7 +170,21 @@ pub(crate) fn exec(program: &CString, arguments: &[CString], environment: &[CStr
     io::Error::last_os_error()
 }
 
-/// Sends a signal; a process that is gone is no error.
+/// Limits the locks on files, in number, of this process and all that it will start; kernels since 2.4
+/// keep the limit and ask nobody to obey it.
+pub(crate) fn limit_locks(limit: u64) -> io::Result<()> {
+    let limit = libc::rlimit { rlim_cur: limit, rlim_max: limit };
+    // SAFETY: `limit` outlives the call, which copies it.
+    check(unsafe { libc::setrlimit(libc::RLIMIT_LOCKS, &limit) }).map(drop)
+}
+
+/// The group of this process.
+pub(crate) fn own_group() -> Pid {
+    // SAFETY: takes nothing.
+    unsafe { libc::getpgrp() }
+}
+
+/// Sends a signal, to a whole group where the number is negative; a process that is gone is no error.
 pub(crate) fn kill(pid: Pid, signal: i32) {
     // SAFETY: takes numbers only.
     unsafe { libc::kill(pid, signal) };

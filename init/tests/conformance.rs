@@ -9,6 +9,8 @@ mod container;
 mod endings;
 #[path = "conformance/files.rs"]
 mod files;
+#[path = "conformance/hostile.rs"]
+mod hostile;
 #[path = "conformance/protocol.rs"]
 mod protocol;
 #[path = "conformance/shells.rs"]

@@ -10,7 +10,7 @@ const SHORT: Duration = Duration::from_millis(300);
 const LONG: Duration = Duration::from_secs(50);
 
 /// The processes that are named `sleep`, with their arguments.
-const SLEEPERS: &str =
+pub(crate) const SLEEPERS: &str =
     "for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline 2>/dev/null | grep '^sleep' || :; done";
 
 #[test]
