@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use buildr_proto::{
     AgentId, AttemptId, BuildId, InstanceId,
     build::{Build, BuildEvent, BuildState, Stage},
+    times::JobTimes,
 };
 use futures_util::future::BoxFuture;
 
@@ -43,6 +44,8 @@ pub trait Store: Send + Sync + 'static {
         after: u64,
         limit: u32,
     ) -> BoxFuture<'_, Result<Vec<BuildEvent>, Error>>;
+    /// Where the time of a build's attempts went, of those that have an event that tells.
+    fn times(&self, number: BuildId) -> BoxFuture<'_, Result<Vec<(AttemptId, JobTimes)>, Error>>;
     /// An attempt that was accepted.
     fn attempt(&self, id: AttemptId) -> BoxFuture<'_, Result<Option<StoredAttempt>, Error>>;
     /// How a stage of an attempt stands.

@@ -2,11 +2,14 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use buildr_manifest::{Event, Outcome, StageName, StageState, Trigger, VarName};
+use buildr_manifest::{Event, Outcome, StageName, StageState, Trigger, Usage, VarName};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::id::{AgentId, AttemptId, BuildId};
+use crate::{
+    id::{AgentId, AttemptId, BuildId},
+    times::JobTimes,
+};
 
 /// Where a build's project comes from. The texts are as the submitter gave them: whoever hands
 /// them to git checks them first.
@@ -100,6 +103,9 @@ pub struct Job {
     pub attempt: Option<Attempt>,
     /// The stages of that attempt, as far as they are known.
     pub stages: Vec<Stage>,
+    /// Where that attempt's time went.
+    #[serde(default)]
+    pub times: JobTimes,
 }
 
 /// One assignment of a job to an agent.
@@ -130,6 +136,12 @@ pub struct Stage {
     pub log_missing: u64,
     /// The command of the step that failed.
     pub failed_command: Option<String>,
+    /// What it used up; nothing until it ended.
+    #[serde(default)]
+    pub usage: Usage,
+    /// It failed as the manifest allows.
+    #[serde(default)]
+    pub allowed: bool,
 }
 
 /// Where a stage stands.

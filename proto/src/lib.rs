@@ -7,12 +7,14 @@
 //! - [`build`]: builds, jobs, stages and their events as domain types
 //! - [`convert`]: `From` into, and `TryFrom` out of, generated types
 //! - [`limits`]: how much one message may hold
+//! - [`times`]: where a job's time went
 //! - [`version`]: which protocol versions are spoken; the metadata of every call
 
 pub mod build;
 pub mod convert;
 pub mod id;
 pub mod limits;
+pub mod times;
 pub mod version;
 
 pub use convert::Invalid;

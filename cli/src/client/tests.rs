@@ -263,6 +263,8 @@ fn build(state: BuildState) -> Build {
         log_bytes: if finished { LOG.len() as u64 } else { 8 },
         log_missing: 0,
         failed_command: None,
+        usage: Usage::default(),
+        allowed: false,
     };
     let agent = AgentId::from_digest(&[0; 32]);
     Build {
@@ -280,6 +282,7 @@ fn build(state: BuildState) -> Build {
             state,
             attempt: Some(Attempt { id: attempt(), agent, agent_name: "north".to_owned() }),
             stages: vec![stage],
+            times: Default::default(),
         }],
     }
 }

@@ -14,11 +14,15 @@ use crate::{
     client::Which,
     render::{
         Ended, Palette,
+        account::Account,
         escape::{sanitize, sanitize_lines},
         text,
     },
     screen::Screen,
 };
+
+/// The columns of a table where there is no terminal.
+const COLUMNS: usize = 100;
 
 /// Show all that is known of a build
 #[derive(Debug, clap::Args)]
@@ -43,14 +47,15 @@ pub(super) async fn run(args: Args, globals: &Globals, screen: &Screen) -> Resul
     if args.json {
         screen.print_json(&build)?;
     } else {
-        let text = describe(&build, Timestamp::now(), &TimeZone::system(), &screen.palette());
+        let columns = screen.columns().unwrap_or(COLUMNS);
+        let text = describe(&build, Timestamp::now(), &TimeZone::system(), columns, &screen.palette());
         screen.print(text.trim_end())?;
     }
     Ok(Exit::OK)
 }
 
 /// The build in words. Writing to a `String` cannot fail.
-fn describe(build: &Build, now: Timestamp, zone: &TimeZone, palette: &Palette) -> String {
+fn describe(build: &Build, now: Timestamp, zone: &TimeZone, columns: usize, palette: &Palette) -> String {
     let mut out = String::new();
     let (style, strong) = (state_style(&build.state, palette), palette.strong);
     let state = match &build.state {
@@ -64,6 +69,7 @@ fn describe(build: &Build, now: Timestamp, zone: &TimeZone, palette: &Palette) -
     }
     for job in &build.jobs {
         job_lines(&mut out, job, build.jobs.len() > 1, palette);
+        account_lines(&mut out, job, columns, palette);
     }
     out
 }
@@ -126,6 +132,17 @@ fn job_lines(out: &mut String, job: &Job, several: bool, palette: &Palette) {
     }
 }
 
+/// What its stages took, below them.
+fn account_lines(out: &mut String, job: &Job, columns: usize, palette: &Palette) {
+    let lines = Account::of(job).lines(columns.saturating_sub(2), palette);
+    if !lines.is_empty() {
+        out.push('\n');
+    }
+    for line in lines {
+        let _ = writeln!(out, "  {line}");
+    }
+}
+
 fn stage_lines(out: &mut String, stage: &Stage, width: usize, palette: &Palette) {
     let Palette { dim, warn, .. } = *palette;
     let name = sanitize(&stage.name);
@@ -134,14 +151,19 @@ fn stage_lines(out: &mut String, stage: &Stage, width: usize, palette: &Palette)
         StageProgress::Waiting => (dim, '·', "waiting".to_owned()),
         StageProgress::Running => (warn, '▸', "running".to_owned()),
         StageProgress::Finished(state) => {
-            let ended = Ended { state, allowed: false, duration: stage.duration, peak_memory: None };
+            let ended = Ended {
+                state,
+                allowed: stage.allowed,
+                duration: stage.duration,
+                peak_memory: stage.usage.peak_memory,
+            };
             let (style, sign) = ended.mark(palette);
             (style, sign, ended.words())
         }
     };
-    let log = match stage.log_bytes {
-        0 => String::new(),
-        bytes => format!("  {dim}{} of log{dim:#}", text::bytes(bytes)),
+    let log = match (&stage.progress, stage.log_bytes) {
+        (StageProgress::Finished(_), _) | (_, 0) => String::new(),
+        (_, bytes) => format!("  {dim}{} of log{dim:#}", text::bytes(bytes)),
     };
     let _ = writeln!(out, "  {style}{sign}{style:#} {name}{padding}  {state}{log}");
     if let Some(command) = &stage.failed_command {
@@ -160,7 +182,7 @@ fn stage_lines(out: &mut String, stage: &Stage, width: usize, palette: &Palette)
 mod tests {
     use std::time::Duration;
 
-    use buildr_manifest::{Cause, StageName, StageState};
+    use buildr_manifest::{Cause, StageName, StageState, Usage};
 
     use super::*;
 
@@ -173,6 +195,8 @@ mod tests {
             log_bytes: 7,
             log_missing: 0,
             failed_command: None,
+            usage: Usage::default(),
+            allowed: false,
         };
         let failed = StageState::Failed { step: Some(1), cause: Cause::Exit { code: 3 } };
         for (progress, expected) in [
@@ -182,7 +206,7 @@ mod tests {
         ] {
             let stage = stage(progress);
             let json = serde_json::to_string(&stage).unwrap();
-            let rest = r#""duration":1.5,"log_bytes":7,"log_missing":0,"failed_command":null"#;
+            let rest = r#""duration":1.5,"log_bytes":7,"log_missing":0,"failed_command":null,"usage":{"user_cpu":0.0,"system_cpu":0.0,"max_rss":0,"peak_memory":null,"network_received":null,"network_sent":null},"allowed":false"#;
             assert_eq!(json, format!(r#"{{"name":"test",{expected},{rest}}}"#));
             assert_eq!(serde_json::from_str::<Stage>(&json).unwrap(), stage);
         }

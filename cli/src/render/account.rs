@@ -3,8 +3,11 @@
 
 use std::time::Duration;
 
-use buildr_manifest::{EventKind, StageName, StageState, Usage};
-use jiff::Timestamp;
+use buildr_manifest::{Event, EventKind, StageName, StageState, Usage};
+use buildr_proto::{
+    build::{Job, Stage, StageProgress},
+    times::{JobTimes, Stopwatch},
+};
 
 use super::{Palette, escape::sanitize, text};
 
@@ -17,7 +20,8 @@ pub struct Account {
     /// The stages that ran, in the order in which they ended.
     pub stages: Vec<StageAccount>,
     /// Where the job's time went.
-    pub times: Times,
+    pub times: JobTimes,
+    watch: Stopwatch,
 }
 
 /// A stage that ran.
@@ -35,45 +39,37 @@ pub struct StageAccount {
     pub usage: Usage,
 }
 
-/// Where a job's time went, as far as it is known. The parts may overlap.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Times {
-    /// Fetching and checking out.
-    pub source: Option<Duration>,
-    /// Pulling the image of the build container.
-    pub pull: Option<Duration>,
-    /// Making and starting the build container.
-    pub start: Option<Duration>,
-    /// From the first stage's begin to the last one's end.
-    pub run: Option<Duration>,
-    began: Option<Timestamp>,
-}
-
 impl Account {
+    /// That of a job as it stands.
+    pub fn of(job: &Job) -> Self {
+        let ended = |stage: &Stage| match &stage.progress {
+            StageProgress::Finished(state) if ran(state) => Some(StageAccount {
+                name: stage.name.clone(),
+                state: state.clone(),
+                duration: stage.duration,
+                log_bytes: stage.log_bytes,
+                usage: stage.usage,
+            }),
+            _ => None,
+        };
+        let stages = job.stages.iter().filter_map(ended).collect();
+        Self { stages, times: job.times, watch: Stopwatch::default() }
+    }
+
     /// Takes an event in.
-    pub(super) fn event(&mut self, kind: &EventKind, at: Timestamp) {
-        match kind {
-            EventKind::SourceReady { took } => self.times.source = Some(*took),
-            EventKind::ContainerReady { stage: None, pull, start, .. } => {
-                // An image that was here before was not pulled.
-                self.times.pull = Some(*pull).filter(|pull| !pull.is_zero());
-                self.times.start = Some(*start);
-            }
-            EventKind::StageStarted { .. } => {
-                self.times.began.get_or_insert(at);
-            }
-            EventKind::StageFinished { stage, state, log_bytes, duration, usage, .. } if ran(state) => {
-                let began = self.times.began.unwrap_or(at);
-                self.times.run = at.duration_since(began).try_into().ok();
-                self.stages.push(StageAccount {
-                    name: stage.clone(),
-                    state: state.clone(),
-                    duration: *duration,
-                    log_bytes: *log_bytes,
-                    usage: *usage,
-                });
-            }
-            _ => {}
+    pub(super) fn event(&mut self, event: &Event) {
+        self.watch.event(event);
+        self.times = self.watch.times();
+        if let EventKind::StageFinished { stage, state, log_bytes, duration, usage, .. } = &event.kind
+            && ran(state)
+        {
+            self.stages.push(StageAccount {
+                name: stage.clone(),
+                state: state.clone(),
+                duration: *duration,
+                log_bytes: *log_bytes,
+                usage: *usage,
+            });
         }
     }
 
@@ -83,7 +79,7 @@ impl Account {
             return Vec::new();
         }
         let mut lines = table(self.columns(), columns, palette);
-        lines.extend(self.times.words().map(|words| {
+        lines.extend(words(&self.times).map(|words| {
             let dim = palette.dim;
             format!("{dim}{}{dim:#}", text::fit(&words, columns))
         }));
@@ -116,14 +112,12 @@ impl Account {
     }
 }
 
-impl Times {
-    /// As `source 1.2s · pull 3.4s · start 0.2s · run 1m02s`.
-    fn words(&self) -> Option<String> {
-        let parts = [("source", self.source), ("pull", self.pull), ("start", self.start), ("run", self.run)];
-        let known = parts.iter().filter_map(|(name, time)| time.map(|time| (name, time)));
-        let words: Vec<_> = known.map(|(name, time)| format!("{name} {}", text::duration(time))).collect();
-        (!words.is_empty()).then(|| words.join(" · "))
-    }
+/// As `source 1.2s · pull 3.4s · start 0.2s · run 1m02s`.
+fn words(times: &JobTimes) -> Option<String> {
+    let parts = [("source", times.source), ("pull", times.pull), ("start", times.start), ("run", times.run)];
+    let known = parts.iter().filter_map(|(name, time)| time.map(|time| (name, time)));
+    let words: Vec<_> = known.map(|(name, time)| format!("{name} {}", text::duration(time))).collect();
+    (!words.is_empty()).then(|| words.join(" · "))
 }
 
 /// A stage that began; the others used nothing up.

@@ -227,7 +227,7 @@ impl<O: Write, E: Write> Plain<O, E> {
     }
 
     fn event(&mut self, event: &Event) -> io::Result<()> {
-        self.story.event(&event.kind, event.at);
+        self.story.event(event);
         match &event.kind {
             EventKind::JobStarted => self.filters.clear(),
             EventKind::SourceResolved { commit: Some(commit), branch, tag } => {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use buildr_manifest::{EventKind, LogName, Outcome, StageName, StageState};
+use buildr_manifest::{Event, EventKind, LogName, Outcome, StageName, StageState};
 use jiff::Timestamp;
 
 use super::{
@@ -62,8 +62,9 @@ impl Story {
     }
 
     /// Takes an event in.
-    pub(super) fn event(&mut self, kind: &EventKind, at: Timestamp) {
-        match kind {
+    pub(super) fn event(&mut self, event: &Event) {
+        let at = event.at;
+        match &event.kind {
             // Another attempt begins anew.
             EventKind::JobStarted => {
                 *self = Self::new(std::mem::take(&mut self.headline));
@@ -89,7 +90,7 @@ impl Story {
             EventKind::StageFinished { stage, state, .. } => self.stage_finished(stage, state),
             _ => {}
         }
-        self.account.event(kind, at);
+        self.account.event(event);
     }
 
     fn stage_finished(&mut self, stage: &StageName, state: &StageState) {

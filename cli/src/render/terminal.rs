@@ -268,7 +268,7 @@ impl<O: Write> Terminal<O> {
         if let Some((stage, _)) = event.kind.position() {
             self.end_line(&stage.clone().into());
         }
-        self.story.event(&event.kind, at);
+        self.story.event(event);
         let Palette { dim, strong, warn, .. } = self.palette;
         match &event.kind {
             EventKind::JobStarted => {

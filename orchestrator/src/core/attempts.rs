@@ -234,8 +234,8 @@ impl State {
         }
         let outcome = reported_outcome(progress);
         for verdict in verdicts {
-            let Some(damage) = &verdict.damage else { continue };
-            let message = format!("the log of {} is damaged: {damage}", verdict.log.owner());
+            let Some(what) = &verdict.trouble() else { continue };
+            let message = format!("the log of {} {what}", verdict.log.owner());
             let warning = Event { at: now, kind: EventKind::Warning { message } };
             self.note(id, Some(attempt_id), BuildEventKind::Job(warning), now, out);
         }

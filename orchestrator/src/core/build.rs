@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use buildr_manifest::{Event, EventKind, Outcome, StageName, StageState};
+use buildr_manifest::{Event, EventKind, Outcome, StageName, StageState, Usage};
 use buildr_proto::{
     AgentId, AttemptId, InstanceId,
     build::{BuildSpec, BuildState, Stage, StageProgress},
@@ -233,10 +233,12 @@ impl Progress {
                 let end = command.floor_char_boundary(MAX_COMMAND);
                 row.command = Some(command[..end].to_owned());
             }),
-            EventKind::StageFinished { stage, state, log_bytes, duration, .. } => {
+            EventKind::StageFinished { stage, state, allowed, log_bytes, duration, usage } => {
                 self.change(id, stage, |row| {
                     row.stage.progress = StageProgress::Finished(state.clone());
                     row.stage.duration = *duration;
+                    row.stage.usage = *usage;
+                    row.stage.allowed = *allowed;
                     row.stage.log_bytes = bounded(*log_bytes);
                     let ended_badly =
                         matches!(state, StageState::Failed { .. } | StageState::Oom | StageState::TimedOut);
@@ -271,11 +273,14 @@ impl Progress {
         places
     }
 
-    /// True where a stage ran to its end and passed.
+    /// True where a stage ran to its end and passed, or failed as it may.
     pub fn has_passed_stage(&self) -> bool {
-        self.stages
-            .iter()
-            .any(|row| matches!(row.stage.progress, StageProgress::Finished(StageState::Passed)))
+        let passed = |stage: &Stage| match &stage.progress {
+            StageProgress::Finished(StageState::Passed) => true,
+            StageProgress::Finished(state) => stage.allowed && ran(state),
+            _ => false,
+        };
+        self.stages.iter().any(|row| passed(&row.stage))
     }
 
     fn change(&mut self, id: AttemptId, name: &StageName, change: impl FnOnce(&mut StageRow)) -> Vec<usize> {
@@ -300,10 +305,17 @@ impl Progress {
             log_bytes: 0,
             log_missing: 0,
             failed_command: None,
+            usage: Usage::default(),
+            allowed: false,
         };
         self.stages.push(StageRow { attempt, position: place as u32, stage, command: None });
         Some(place)
     }
+}
+
+/// A stage that began.
+fn ran(state: &StageState) -> bool {
+    !matches!(state, StageState::Skipped { .. } | StageState::NotReached { .. })
 }
 
 /// A number of bytes that a store can hold as a signed one.

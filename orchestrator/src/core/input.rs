@@ -161,6 +161,20 @@ pub struct LogVerdict {
     pub damage: Option<String>,
 }
 
+impl LogVerdict {
+    /// What is to be said of the log, where it is not as it should be and nothing else says so: of
+    /// stages it is kept how much is missing.
+    pub fn trouble(&self) -> Option<String> {
+        match &self.damage {
+            Some(damage) => Some(format!("is damaged: {damage}")),
+            None if self.missing > 0 && self.log.service().is_some() => {
+                Some(format!("is incomplete: its last {} bytes were never delivered", self.missing))
+            }
+            None => None,
+        }
+    }
+}
+
 /// What one step leads to.
 #[derive(Debug)]
 pub struct Effects {

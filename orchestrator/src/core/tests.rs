@@ -341,3 +341,21 @@ fn a_plan_is_asked_for_once_and_answered_again() {
         assert_eq!(world.reply(plan), Ok(Reply::Planned(Planned::Go)));
     }
 }
+
+#[test]
+fn a_job_whose_only_stage_failed_as_it_may_has_passed() {
+    let mut world = World::new();
+    let build = world.submit("one", spec("a", 0));
+    let instance = InstanceId::new();
+    world.hello(1, instance, 1, &[]).reply.unwrap();
+    let (attempt, _) = world.offers(1)[0];
+    let claim = Claim { attempt, agent: agent(1), instance };
+    world.reply(Input::Accept(claim.clone())).unwrap();
+    let mut events = story();
+    if let EventKind::StageFinished { state, allowed, .. } = &mut events[2].kind {
+        *state = StageState::Oom;
+        *allowed = true;
+    }
+    world.reply(Input::Report(Report { claim, first_seq: 1, events, last: Some(Vec::new()) })).unwrap();
+    assert_eq!(world.written.builds[&build].state, BuildState::Finished(Outcome::Passed));
+}

@@ -1,5 +1,7 @@
 //! The orchestrator's side for clients.
 
+use std::collections::HashMap;
+
 use buildr_proto::{
     BuildId,
     build::{Build, BuildSpec, BuildState, Reference, StageProgress},
@@ -52,6 +54,7 @@ impl BuildService for Builds {
         self.0.gate.read(&Peer::of(&request))?;
         let mut build = self.find(request.into_inner().build).await?;
         self.add_live_lengths(&mut build).await;
+        self.add_times(&mut build).await?;
         Ok(Response::new(GetBuildResponse { build: Some(build.into()) }))
     }
 
@@ -145,6 +148,16 @@ impl Builds {
         let number = self.number(build).await?;
         let build = self.0.hub.store().build(number).await?;
         build.ok_or_else(|| Error::NotFound(format!("build {number}")))
+    }
+
+    /// Says where the time of each job's attempt went.
+    async fn add_times(&self, build: &mut Build) -> Result<(), Error> {
+        let times: HashMap<_, _> = self.0.hub.store().times(build.number).await?.into_iter().collect();
+        for job in &mut build.jobs {
+            let known = job.attempt.as_ref().and_then(|attempt| times.get(&attempt.id));
+            job.times = known.copied().unwrap_or_default();
+        }
+        Ok(())
     }
 
     /// Of stages that run now the length of the log is that of its file.

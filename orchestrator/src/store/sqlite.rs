@@ -11,6 +11,7 @@ use std::{path::Path, path::PathBuf, time::Duration};
 use buildr_proto::{
     AttemptId, BuildId,
     build::{Build, BuildEvent, Stage},
+    times::JobTimes,
 };
 use futures_util::future::{BoxFuture, FutureExt};
 use sqlx::{
@@ -184,6 +185,11 @@ impl Store for SqliteStore {
 
     fn attempt(&self, id: AttemptId) -> BoxFuture<'_, Result<Option<StoredAttempt>, Error>> {
         async move { read::attempt(&self.readers, id).await.map_err(|error| error.named(&self.path)) }.boxed()
+    }
+
+    fn times(&self, number: BuildId) -> BoxFuture<'_, Result<Vec<(AttemptId, JobTimes)>, Error>> {
+        async move { read::times(&self.readers, number).await.map_err(|error| error.named(&self.path)) }
+            .boxed()
     }
 
     fn stage(&self, attempt: AttemptId, name: String) -> BoxFuture<'_, Result<Option<Stage>, Error>> {

@@ -1,9 +1,10 @@
 //! What every store must do. The rows come from the state machine itself.
 
-use std::{future::Future, path::Path};
+use std::{future::Future, path::Path, time::Duration};
 
-use buildr_manifest::Outcome;
-use buildr_proto::{AttemptId, InstanceId, build::BuildState, build::StageProgress};
+use buildr_manifest::{Cause, Event, EventKind, Outcome, StageName, StageState, Usage};
+use buildr_proto::{AttemptId, InstanceId, build::BuildState, build::StageProgress, times::JobTimes};
+use jiff::Timestamp;
 
 use super::{Error, Filter, SqliteStore, Store};
 use crate::core::{
@@ -39,6 +40,7 @@ where
 {
     what_is_committed_is_read_back(fresh().await).await;
     what_is_not_finished_is_loaded(fresh().await).await;
+    what_an_attempt_took_is_kept_with_it(fresh().await).await;
     what_has_ended_is_not_changed_and_a_batch_is_all_or_nothing(fresh().await).await;
     lists_are_narrowed(fresh().await).await;
     concurrent_commits_are_all_kept(fresh().await).await;
@@ -66,6 +68,44 @@ async fn what_is_committed_is_read_back(store: impl Store) {
     assert!(store.stage(attempt, "other".to_owned()).await.unwrap().is_none());
     let keys = store.builds_of_keys(vec!["two".to_owned(), "four".to_owned()]).await.unwrap();
     assert_eq!(keys, [("two".to_owned(), number(2))]);
+}
+
+async fn what_an_attempt_took_is_kept_with_it(store: impl Store) {
+    let (mut world, batch, attempt) = three_builds();
+    store.commit(batch).await.unwrap();
+    assert_eq!(store.times(number(1)).await.unwrap(), [(attempt, JobTimes::default())]);
+    let usage = Usage { user_cpu: Duration::from_secs(3), peak_memory: Some(5 << 20), ..Usage::default() };
+    let took = Duration::from_millis(1_500);
+    let ended = EventKind::StageFinished {
+        stage: StageName::new("test").unwrap(),
+        state: StageState::Failed { step: None, cause: Cause::Exit { code: 3 } },
+        allowed: true,
+        log_bytes: 7,
+        duration: took,
+        usage,
+    };
+    let (pull, start) = (Duration::ZERO, Duration::from_millis(85));
+    let container = EventKind::ContainerReady {
+        stage: None,
+        image: "i".to_owned(),
+        image_id: "sha256:1".to_owned(),
+        pull,
+        start,
+    };
+    let at = Timestamp::UNIX_EPOCH + Duration::from_secs(4);
+    let events = [EventKind::SourceReady { took }, container, ended].map(|kind| Event { at, kind });
+    let (_, held) = world.state.accepted_jobs().next().unwrap();
+    let claim = Claim { attempt, agent: held.agent.clone(), instance: held.instance };
+    let report = Report { claim, first_seq: 3, events: events.to_vec(), last: None };
+    world.reply(Input::Report(report)).unwrap();
+    store.commit(std::mem::take(&mut world.written)).await.unwrap();
+    let build = store.build(number(1)).await.unwrap().unwrap();
+    let stage = &build.jobs[0].stages[0];
+    assert_eq!((stage.usage, stage.allowed, stage.duration), (usage, true, took));
+    let run = Some(Duration::from_secs(4));
+    let times = JobTimes { source: Some(took), pull: None, start: Some(start), run };
+    assert_eq!(store.times(number(1)).await.unwrap(), [(attempt, times)]);
+    assert_eq!(store.times(number(2)).await.unwrap(), []);
 }
 
 async fn what_is_not_finished_is_loaded(store: impl Store) {

@@ -1,5 +1,7 @@
 //! Builds, jobs, attempts and stages as they stand.
 
+use buildr_manifest::Usage;
+
 use super::{
     Field, Invalid, Message, duration_to_pb, outgoing, time::elapsed_from_pb, timestamp_from_pb,
     timestamp_to_pb,
@@ -9,6 +11,7 @@ use crate::{
     build::{Attempt, Build, BuildState, Job, Stage, StageProgress},
     limits::{MAX_JOBS, MAX_STAGES, MAX_TEXT},
     pb,
+    times::JobTimes,
 };
 
 /// A state on its way out: the protocol has state and outcome as two fields.
@@ -58,7 +61,8 @@ impl TryFrom<pb::Attempt> for Attempt {
 
 impl From<Stage> for pb::Stage {
     fn from(stage: Stage) -> Self {
-        let Stage { name, progress, duration, log_bytes, log_missing, failed_command } = stage;
+        let Stage { name, progress, duration, log_bytes, log_missing, failed_command, usage, allowed } =
+            stage;
         let (running, state) = match progress {
             StageProgress::Waiting => (false, None),
             StageProgress::Running => (true, None),
@@ -72,6 +76,8 @@ impl From<Stage> for pb::Stage {
             log_bytes,
             log_missing,
             failed_command: failed_command.map(outgoing).unwrap_or_default(),
+            usage: Some(usage.into()),
+            allowed,
         }
     }
 }
@@ -80,7 +86,17 @@ impl TryFrom<pb::Stage> for Stage {
     type Error = Invalid;
     fn try_from(stage: pb::Stage) -> Result<Self, Invalid> {
         const STAGE: Message = Message("Stage");
-        let pb::Stage { name, running, state, duration, log_bytes, log_missing, failed_command } = stage;
+        let pb::Stage {
+            name,
+            running,
+            state,
+            duration,
+            log_bytes,
+            log_missing,
+            failed_command,
+            usage,
+            allowed,
+        } = stage;
         let progress = match (running, state) {
             (false, None) => StageProgress::Waiting,
             (true, None) => StageProgress::Running,
@@ -95,13 +111,40 @@ impl TryFrom<pb::Stage> for Stage {
             log_bytes,
             log_missing,
             failed_command: (!failed_command.is_empty()).then_some(failed_command),
+            usage: usage.map_or(Ok(Usage::default()), Usage::try_from)?,
+            allowed,
+        })
+    }
+}
+
+impl From<JobTimes> for pb::JobTimes {
+    fn from(times: JobTimes) -> Self {
+        let JobTimes { source, pull, start, run } = times;
+        let [source, pull, start, run] = [source, pull, start, run].map(|time| time.map(duration_to_pb));
+        Self { source, pull, start, run }
+    }
+}
+
+impl TryFrom<pb::JobTimes> for JobTimes {
+    type Error = Invalid;
+    fn try_from(times: pb::JobTimes) -> Result<Self, Invalid> {
+        const TIMES: Message = Message("JobTimes");
+        let pb::JobTimes { source, pull, start, run } = times;
+        let known = |field: &'static str, time: Option<prost_types::Duration>| {
+            time.map(|time| elapsed_from_pb(TIMES.field(field), Some(time))).transpose()
+        };
+        Ok(Self {
+            source: known("source", source)?,
+            pull: known("pull", pull)?,
+            start: known("start", start)?,
+            run: known("run", run)?,
         })
     }
 }
 
 impl From<Job> for pb::Job {
     fn from(job: Job) -> Self {
-        let Job { index, state, attempt, stages } = job;
+        let Job { index, state, attempt, stages, times } = job;
         let (state, outcome) = build_state_to_pb(state);
         Self {
             index,
@@ -109,6 +152,7 @@ impl From<Job> for pb::Job {
             outcome,
             attempt: attempt.map(pb::Attempt::from),
             stages: stages.into_iter().map(pb::Stage::from).collect(),
+            times: Some(times.into()),
         }
     }
 }
@@ -117,7 +161,7 @@ impl TryFrom<pb::Job> for Job {
     type Error = Invalid;
     fn try_from(job: pb::Job) -> Result<Self, Invalid> {
         const JOB: Message = Message("Job");
-        let pb::Job { index, state, outcome, attempt, stages } = job;
+        let pb::Job { index, state, outcome, attempt, stages, times } = job;
         if index == 0 {
             return Err(JOB.field("index").missing());
         }
@@ -127,6 +171,7 @@ impl TryFrom<pb::Job> for Job {
             state: build_state_from_pb(JOB, state, outcome)?,
             attempt: attempt.map(Attempt::try_from).transpose()?,
             stages: stages.into_iter().map(Stage::try_from).collect::<Result<_, _>>()?,
+            times: times.map_or(Ok(JobTimes::default()), JobTimes::try_from)?,
         })
     }
 }

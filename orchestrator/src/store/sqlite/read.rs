@@ -1,10 +1,14 @@
 //! Rows back into what they were.
 
-use std::{collections::HashMap, str::FromStr};
+use std::{
+    collections::{BTreeMap, HashMap},
+    str::FromStr,
+};
 
 use buildr_proto::{
     AttemptId, BuildId,
-    build::{Attempt, Build, BuildEvent, BuildState, Job, Stage},
+    build::{Attempt, Build, BuildEvent, BuildEventKind, BuildState, Job, Stage},
+    times::{JobTimes, Stopwatch},
 };
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
@@ -53,6 +57,13 @@ const JOBS: &str = "
 const STAGES: &str = "
     SELECT jobs.idx, stage FROM jobs JOIN stages ON stages.attempt = jobs.attempt
     WHERE jobs.build = $1 ORDER BY jobs.idx, position";
+
+/// The events that tell where time went; the many others, of steps above all, stay where they are.
+const TIMES: &str = "
+    SELECT event FROM events
+    WHERE build = $1 AND event->>'$.kind.job.event'
+          IN ('source_ready', 'container_ready', 'stage_started', 'stage_finished')
+    ORDER BY seq";
 
 /// Everything that is not finished.
 pub(super) async fn load(pool: &SqlitePool) -> Result<Loaded, Error> {
@@ -195,7 +206,8 @@ fn stored_job(row: &SqliteRow) -> Result<Job, Error> {
         None => None,
     };
     let index = row.try_get::<i64, _>("idx")? as u32;
-    Ok(Job { index, state: json(row, "standing")?, attempt, stages: Vec::new() })
+    let times = JobTimes::default();
+    Ok(Job { index, state: json(row, "standing")?, attempt, stages: Vec::new(), times })
 }
 
 /// Builds without their jobs, newest first.
@@ -236,6 +248,18 @@ pub(super) async fn events(
         .fetch_all(pool)
         .await?;
     rows.iter().map(|row| json(row, "event")).collect()
+}
+
+/// Where the time of a build's attempts went.
+pub(super) async fn times(pool: &SqlitePool, number: BuildId) -> Result<Vec<(AttemptId, JobTimes)>, Error> {
+    let mut watches: BTreeMap<AttemptId, Stopwatch> = BTreeMap::new();
+    for row in sqlx::query(TIMES).bind(signed(number.get())).fetch_all(pool).await? {
+        let event: BuildEvent = json(&row, "event")?;
+        if let (Some(attempt), BuildEventKind::Job(event)) = (event.attempt, &event.kind) {
+            watches.entry(attempt).or_default().event(event);
+        }
+    }
+    Ok(watches.into_iter().map(|(attempt, watch)| (attempt, watch.times())).collect())
 }
 
 /// An attempt that was accepted.

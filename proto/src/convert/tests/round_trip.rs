@@ -21,6 +21,7 @@ use crate::{
     },
     convert::{Message, duration_from_pb, duration_to_pb, timestamp_from_pb, timestamp_to_pb},
     pb,
+    times::JobTimes,
 };
 
 fn survives<D, P>(value: D)
@@ -255,21 +256,34 @@ fn stage() -> impl Strategy<Value = Stage> {
         Just(StageProgress::Running),
         stage_state().prop_map(StageProgress::Finished)
     ];
-    (stage_name(), progress, duration(), any::<u64>(), any::<u64>(), option::of(text())).prop_map(
-        |(name, progress, duration, log_bytes, log_missing, failed_command)| Stage {
+    let end = (option::of(text()), usage(), any::<bool>());
+    (stage_name(), progress, duration(), any::<u64>(), any::<u64>(), end).prop_map(
+        |(name, progress, duration, log_bytes, log_missing, (failed_command, usage, allowed))| Stage {
             name,
             progress,
             duration,
             log_bytes,
             log_missing,
             failed_command,
+            usage,
+            allowed,
         },
     )
 }
 
+fn job_times() -> impl Strategy<Value = JobTimes> {
+    let time = || option::of(duration());
+    (time(), time(), time(), time()).prop_map(|(source, pull, start, run)| JobTimes {
+        source,
+        pull,
+        start,
+        run,
+    })
+}
+
 fn job() -> impl Strategy<Value = Job> {
-    (1..=u32::MAX, build_state(), option::of(attempt()), vec(stage(), 0..4))
-        .prop_map(|(index, state, attempt, stages)| Job { index, state, attempt, stages })
+    (1..=u32::MAX, build_state(), option::of(attempt()), vec(stage(), 0..4), job_times())
+        .prop_map(|(index, state, attempt, stages, times)| Job { index, state, attempt, stages, times })
 }
 
 fn build() -> impl Strategy<Value = Build> {
