@@ -4,6 +4,8 @@ use std::{collections::BTreeSet, path::Path};
 
 use git2::{DiffOptions, Oid, Repository};
 
+use super::folder::discover;
+
 /// Where so many files were changed nobody asks for a certain one: it is as if there were nothing to
 /// compare with.
 const MAX_PATHS: usize = 20_000;
@@ -24,7 +26,7 @@ const DEFAULT_BRANCHES: [&str; 5] = [
 /// None where there is nothing to compare with: no repository, no commit, no default branch. Runs
 /// nothing, writes nothing, and never fails: what cannot be read is none. Blocks.
 pub fn changed_paths(folder: &Path) -> Option<Vec<String>> {
-    let repository = Repository::discover(folder).ok()?;
+    let repository = discover(folder)?;
     let head = repository.head().ok()?.peel_to_commit().ok()?.id();
     let base = repository.merge_base(head, default_branch(&repository)?).ok()?;
     let tree = repository.find_commit(base).ok()?.tree().ok()?;

@@ -31,7 +31,9 @@ pub enum SourceError {
         kind: &'static str,
     },
     /// The commit is not given in full.
-    #[error("`{text}` is not a full commit id: give all 40 hexadecimal digits")]
+    #[error(
+        "`{text}` is not a full commit id: give all 40 hexadecimal digits (SHA-256 repositories, whose ids have 64, are not supported)"
+    )]
     BadCommit {
         /// What was given.
         text: String,
@@ -180,6 +182,12 @@ pub enum SourceError {
         /// Why.
         why: String,
     },
+    /// The commit has files that no git checks out.
+    #[error("the commit has a path that git does not allow, such as `.git` in it: {detail}")]
+    BadTree {
+        /// What git said.
+        detail: String,
+    },
     /// Git failed in a way that has no name here.
     #[error("git failed on {url}: {detail}")]
     Git {
@@ -236,6 +244,8 @@ pub(super) enum Reason {
     LargeFile,
     /// The objects have ids of another kind.
     OtherFormat,
+    /// The files have names that lead elsewhere.
+    BadTree,
     Other,
 }
 
@@ -243,10 +253,8 @@ pub(super) enum Reason {
 /// found counts. Lower case.
 const PHRASES: &[(Reason, &[&str])] = &[
     (Reason::DiskFull, &["no space left on device", "disk quota exceeded"]),
-    (
-        Reason::OtherFormat,
-        &["mismatched algorithms", "object format", "unknown object-format", "hash algorithm"],
-    ),
+    (Reason::OtherFormat, &["mismatched algorithms", "object format", "object-format", "objectformat"]),
+    (Reason::BadTree, &["invalid path", "malformed mode", "empty filename in tree"]),
     (Reason::HostKey, &["host key verification failed", "host identification has changed", "ssh hostkey"]),
     (
         Reason::Authentication,

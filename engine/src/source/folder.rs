@@ -1,6 +1,9 @@
 //! What git says of a folder of the user's. Reads only.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Once,
+};
 
 use git2::{DescribeOptions, Repository};
 
@@ -23,7 +26,7 @@ pub struct FolderFacts {
 
 /// Looks at a folder. Runs nothing, writes nothing, and never fails: what cannot be read is none.
 pub fn describe_folder(path: &Path) -> FolderFacts {
-    let Ok(repository) = Repository::discover(path) else { return FolderFacts::default() };
+    let Some(repository) = discover(path) else { return FolderFacts::default() };
     let commit = repository.head().and_then(|head| head.peel_to_commit()).ok();
     let tag = commit.as_ref().and_then(|commit| {
         let mut exact = DescribeOptions::new();
@@ -40,6 +43,20 @@ pub fn describe_folder(path: &Path) -> FolderFacts {
             .ok()
             .and_then(|remote| remote.url().map(without_credentials).ok()),
     }
+}
+
+/// The repository that a folder is in. None for those that libgit2 cannot read, such as SHA-256 ones:
+/// what is in them is a folder like any other.
+pub(super) fn discover(path: &Path) -> Option<Repository> {
+    static EXTENSIONS: Once = Once::new();
+    EXTENSIONS.call_once(|| {
+        // Objects that a partial clone has not fetched are missing, and nothing else is different.
+        // SAFETY: a setting of libgit2, written once; nothing here opens such a repository before.
+        if let Err(error) = unsafe { git2::opts::set_extensions(&["partialclone"]) } {
+            tracing::warn!(%error, "libgit2 will not read partial clones");
+        }
+    });
+    Repository::discover(path).ok()
 }
 
 /// Also the branch that has no commit yet.

@@ -396,6 +396,7 @@ pub(super) fn failure(address: &Address, folder: &Path, said: &str) -> SourceErr
         Reason::NoRepository => SourceError::NoRepository { url, detail },
         Reason::Network => SourceError::Network { url, detail },
         Reason::LargeFile => SourceError::LargeFile { url, detail },
+        Reason::BadTree => SourceError::BadTree { detail },
         Reason::OtherFormat => SourceError::OtherFormat { url },
         Reason::NotThere | Reason::Other => SourceError::Git { url, detail },
     }

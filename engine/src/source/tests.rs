@@ -2,6 +2,8 @@
 
 mod checkouts;
 mod faults;
+mod hostile;
+mod kinds;
 mod options;
 mod pins;
 mod remotes;

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     SourceError,
     address::Address,
+    error::{Reason, reason},
     fetch::Pin,
     mirror::{Mirror, local, remove_all},
     wanted::Line,
@@ -242,6 +243,10 @@ pub(super) fn fill(place: &Place, commit: Oid, cancel: &CancellationToken) -> Re
     options.notify(|_, _, _, _, _| !cancel.is_cancelled());
     match repository.checkout_tree(tree.as_object(), Some(&mut options)) {
         Err(_) if cancel.is_cancelled() => Err(SourceError::Canceled),
+        Err(error) if reason(error.message()) == Reason::BadTree => {
+            let detail = error.message().chars().filter(|c| !c.is_control()).collect();
+            Err(SourceError::BadTree { detail })
+        }
         result => result.map_err(local(folder)),
     }
 }
