@@ -14,7 +14,7 @@ use std::{
 
 use buildr_proto::limits::{MAX_LABEL, MAX_LABELS, MAX_NAME};
 
-pub use self::args::{Args, DockerSocket, LogFormat};
+pub use self::args::{Args, Command, DockerSocket, LogFormat};
 use self::inherit::InheritRules;
 use crate::backoff;
 
@@ -181,6 +181,7 @@ impl Config {
             min_free,
             metrics,
             log_filter: _,
+            command: _,
             log_format: _,
         } = args;
         Ok(Self {

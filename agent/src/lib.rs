@@ -8,7 +8,7 @@
 //! - [`job`], [`runner`]: the life of one attempt; the seam to the engine
 //! - [`spool`], [`delivery`]: what is not yet acknowledged, on disk; how it gets there
 //! - [`agent`]: all of it together, and how it ends
-//! - [`metrics`]: what can be measured of it
+//! - [`metrics`]: what can be measured of it; [`doctor`]: what is wrong with its machine
 //! - [`program`]: the command line around it
 
 pub mod agent;
@@ -16,6 +16,7 @@ pub mod attempt;
 pub mod backoff;
 pub mod config;
 pub mod delivery;
+pub mod doctor;
 pub mod fleet;
 pub mod identity;
 pub mod job;

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::Context;
 use buildr_engine::{Engine, Lifetime};
-use buildr_telemetry::{listener::Listener, log};
+use buildr_telemetry::{doctor, listener::Listener, log};
 use clap::Parser;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     agent::{Agent, Shutdown},
-    config::{Args, Config, DockerSocket, LogFormat},
+    config::{Args, Command, Config, DockerSocket, LogFormat},
     identity::Identity,
     metrics::Watched,
     session::Connection,
@@ -44,6 +44,7 @@ pub fn main() -> ExitCode {
         LogFormat::Json => log::Format::Json,
     };
     log::start(format, &args.log_filter);
+    let command = args.command.clone();
     let environment: BTreeMap<String, String> = env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
@@ -51,8 +52,15 @@ pub fn main() -> ExitCode {
         Ok(config) => config,
         Err(error) => return failed(&error.into(), USAGE),
     };
-    match run(config) {
-        Ok(()) => ExitCode::SUCCESS,
+    let ended = match command {
+        Some(Command::Doctor { json }) => {
+            let format = if json { doctor::Format::Json } else { doctor::Format::Human };
+            block_on(doctor(config, format))
+        }
+        None => block_on(work(config)).map(|()| ExitCode::SUCCESS),
+    };
+    match ended {
+        Ok(code) => code,
         Err(error) => failed(&error, FAULT),
     }
 }
@@ -66,10 +74,18 @@ fn failed(error: &anyhow::Error, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn run(config: Config) -> anyhow::Result<()> {
+/// Tells what is wrong. 0: nothing; 4: something.
+async fn doctor(config: Config, format: doctor::Format) -> anyhow::Result<ExitCode> {
+    let report = crate::doctor::examine(&config).await;
+    // Who closed standard output does not want to know; the exit code says it too.
+    let _ = io::stdout().write_all(report.tell(format).as_bytes());
+    Ok(ExitCode::from(report.exit_code()))
+}
+
+fn block_on<T>(program: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
-    let end = runtime.block_on(work(config));
+    let end = runtime.block_on(program);
     runtime.shutdown_timeout(LINGER);
     end
 }

@@ -157,6 +157,14 @@ impl Client {
         Ok(Self { service, address, has_token })
     }
 
+    /// The time by the orchestrator's clock, as its answer's `date` has it.
+    pub async fn date(&self) -> Result<Option<String>, Error> {
+        let request = pb::ListBuildsRequest { limit: 1, ..Default::default() };
+        let answer = self.service.clone().list_builds(timed(request)).await;
+        let answer = answer.map_err(|status| self.error(&status, "ask the orchestrator", None))?;
+        Ok(answer.metadata().get("date").and_then(|date| date.to_str().ok()).map(str::to_owned))
+    }
+
     /// The address that it is connected to.
     pub fn address(&self) -> &str {
         &self.address

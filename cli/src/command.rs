@@ -1,6 +1,7 @@
 //! The commands: which there are, what they share, and who carries them out.
 
 mod cancel;
+mod doctor;
 mod init;
 mod lint;
 mod list;
@@ -51,6 +52,9 @@ pub(crate) struct Cli {
     command: Command,
 }
 
+/// Where an orchestrator listens of itself.
+const USUAL_ORCHESTRATOR: &str = "127.0.0.1:50051";
+
 /// What every command understands.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Globals {
@@ -61,7 +65,7 @@ pub(crate) struct Globals {
         env = "BUILDR_ORCHESTRATOR",
         hide_env_values = true,
         value_name = "HOST:PORT",
-        default_value = "127.0.0.1:50051",
+        default_value = USUAL_ORCHESTRATOR,
         help_heading = "Global options"
     )]
     orchestrator: String,
@@ -111,6 +115,7 @@ enum Command {
     Show(show::Args),
     Cancel(cancel::Args),
     Up(up::Args),
+    Doctor(doctor::Args),
 }
 
 /// Carries a command out.
@@ -127,10 +132,16 @@ pub(crate) async fn dispatch(cli: Cli, screen: &Screen) -> Result<Exit, Error> {
         Command::Show(args) => show::run(args, &globals, screen).await,
         Command::Cancel(args) => cancel::run(args, &globals, screen).await,
         Command::Up(args) => up::run(args, screen).await,
+        Command::Doctor(args) => doctor::run(&args, &globals, screen).await,
     }
 }
 
 impl Globals {
+    /// The user may have named none.
+    fn is_usual_orchestrator(&self) -> bool {
+        self.orchestrator == USUAL_ORCHESTRATOR
+    }
+
     /// Connects to the orchestrator that the user means.
     async fn connect(&self) -> Result<Client, Error> {
         let from_file =
@@ -201,7 +212,9 @@ mod tests {
         let mut command = Cli::command();
         command.build();
         let mut text = command.render_help().to_string();
-        for name in ["run", "lint", "init", "schema", "submit", "tail", "list", "show", "cancel", "up"] {
+        for name in
+            ["run", "lint", "init", "schema", "submit", "tail", "list", "show", "cancel", "up", "doctor"]
+        {
             let command = command.find_subcommand_mut(name).unwrap();
             text.push_str(&format!("\n======== {name}\n{}", command.render_long_help()));
         }

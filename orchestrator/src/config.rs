@@ -3,7 +3,7 @@
 use std::{env, net::SocketAddr, net::ToSocketAddrs, path::PathBuf, time::Duration};
 
 use bytesize::ByteSize;
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 
 use buildr_telemetry::log;
 
@@ -16,13 +16,15 @@ Examples:
   buildr-orchestrator --listen 0.0.0.0:50051
       for the network: wants a token, which the first start shows once
   buildr-orchestrator --data /srv/buildr --queue-limit 2h --log-format json
+  buildr-orchestrator --data /srv/buildr doctor
+      looks for what is wrong, and says what to do
 
 Once it listens it prints one line, `ready HOST:PORT`, on standard output; everything else goes to
 standard error. SIGTERM and SIGINT end it; builds run on, and their agents come back to it.";
 
 /// Accepts builds, queues them durably, hands them to agents, keeps logs and results.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "buildr-orchestrator", version, after_help = EXAMPLES)]
+#[command(name = "buildr-orchestrator", version, after_help = EXAMPLES, disable_help_subcommand = true)]
 pub struct Args {
     /// Where to listen, HOST:PORT; port 0 takes any that is free
     #[arg(long, env = "BUILDR_LISTEN", default_value = "127.0.0.1:50051", value_name = "HOST:PORT")]
@@ -63,6 +65,23 @@ pub struct Args {
     /// How to write the log on standard error
     #[arg(long, env = "BUILDR_LOG_FORMAT", default_value = "human", value_name = "FORMAT")]
     pub log_format: LogFormat,
+
+    /// What to do in place of the daemon's work
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What the program can do beside being a daemon.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Look for what is wrong with these settings and this machine; put it behind the usual flags
+    ///
+    /// Exits with 0 where there is no problem, with 4 where there is one.
+    Doctor {
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// What callers may have; one address counts as one caller.
@@ -100,6 +119,7 @@ impl From<GateArgs> for gate::Settings {
             followers: max_followers,
             submits: max_submits,
             reads: max_reads,
+            patience: gate::Patience::default(),
         }
     }
 }

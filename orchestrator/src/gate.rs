@@ -38,6 +38,31 @@ pub struct Settings {
     pub submits: u32,
     /// Calls of one address per second that read: get, list, the beginnings of streams.
     pub reads: u32,
+    /// How long callers are waited for.
+    pub patience: Patience,
+}
+
+/// How long callers are waited for. Fixed in the program, and shorter in tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// A new connection may take this long for its first bytes: HTTP/2's greeting and a frame's head.
+    pub greeting: Duration,
+    /// A connection without an open call is ended after this. Agents have a session open, and both
+    /// they and clients connect again without being told.
+    pub idle: Duration,
+    /// A client that takes nothing of a stream for this long has to connect again and goes on from
+    /// where it was: a pager that somebody left open holds memory here.
+    pub reads: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            greeting: Duration::from_secs(10),
+            idle: Duration::from_secs(300),
+            reads: Duration::from_secs(300),
+        }
+    }
 }
 
 impl Default for Settings {
@@ -48,6 +73,7 @@ impl Default for Settings {
             followers: 2_000,
             submits: 100,
             reads: 1_000,
+            patience: Patience::default(),
         }
     }
 }
@@ -57,17 +83,20 @@ pub struct Gate {
     submits: Rate,
     reads: Rate,
     followers: Quota,
+    patience: Patience,
     metrics: Arc<Metrics>,
 }
 
 impl Gate {
     /// With these settings.
     pub fn new(settings: Settings, metrics: Arc<Metrics>) -> Self {
-        let Settings { connections: _, connections_per_address: _, followers, submits, reads } = settings;
+        let Settings { connections: _, connections_per_address: _, followers, submits, reads, patience } =
+            settings;
         Self {
             submits: Rate::new(submits),
             reads: Rate::new(reads),
             followers: Quota::new(followers, followers.div_ceil(SHARE)),
+            patience,
             metrics,
         }
     }
@@ -90,7 +119,8 @@ impl Gate {
         let full = |_| self.refuse("followers", "streams", "--max-followers", Duration::from_secs(5));
         let place = self.followers.take(caller.address()).map_err(full)?;
         self.metrics.followers.inc();
-        Ok(Follower { metrics: self.metrics.clone(), peer: caller.clone(), _place: place })
+        let (metrics, peer, patience) = (self.metrics.clone(), caller.clone(), self.patience.reads);
+        Ok(Follower { metrics, peer, patience, _place: place })
     }
 
     fn refuse(&self, limit: &'static str, what: &'static str, flag: &'static str, after: Duration) -> Error {
@@ -103,10 +133,16 @@ impl Gate {
 pub struct Follower {
     metrics: Arc<Metrics>,
     peer: Peer,
+    patience: Duration,
     _place: Place,
 }
 
 impl Follower {
+    /// How long it may read nothing.
+    pub fn patience(&self) -> Duration {
+        self.patience
+    }
+
     /// Ends the connection that it came on.
     pub fn cut(&self) {
         self.peer.cut();

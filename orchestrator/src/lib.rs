@@ -7,11 +7,12 @@
 //! - [`hub`]: the task that owns it: one batch of inputs, one commit, then replies
 //! - [`store`]: builds, attempts, stages, events; [`logs`]: the bytes of logs
 //! - [`service`]: gRPC; [`auth`]: who calls; [`gate`]: how much one caller may have
-//! - [`metrics`]: what can be measured of it all; `doctor`: what is wrong before it starts
+//! - [`metrics`]: what can be measured of it all; [`doctor`]: what is wrong before it starts
 
 pub mod auth;
 pub mod config;
 pub mod core;
+pub mod doctor;
 pub mod error;
 pub mod gate;
 pub mod hub;

@@ -2,13 +2,13 @@
 
 use std::{io::Write, process::ExitCode};
 
-use buildr_telemetry::log;
+use buildr_telemetry::{doctor, log};
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::{Args, Config, LogFormat},
+    config::{Args, Command, Config, LogFormat},
     error::chain,
     server::Orchestrator,
 };
@@ -28,10 +28,14 @@ pub fn main() -> ExitCode {
     raise_file_limit();
     // Variables and logs are nobody else's business, also where the folder was there before.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    let command = args.command.clone();
     let config = match Config::try_from(args) {
         Ok(config) => config,
         Err(error) => return failed(&error, 2),
     };
+    if let Some(Command::Doctor { json }) = command {
+        return doctor(&config, if json { doctor::Format::Json } else { doctor::Format::Human });
+    }
     let workers = std::thread::available_parallelism().map_or(2, |count| count.get().clamp(2, MAX_WORKERS));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build();
     let runtime = match runtime {
@@ -42,6 +46,14 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&*error, 1),
     }
+}
+
+/// Tells what is wrong. 0: nothing; 4: something.
+fn doctor(config: &Config, format: doctor::Format) -> ExitCode {
+    let report = crate::doctor::examine(config);
+    // Who closed standard output does not want to know; the exit code says it too.
+    let _ = std::io::stdout().write_all(report.tell(format).as_bytes());
+    ExitCode::from(report.exit_code())
 }
 
 async fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {

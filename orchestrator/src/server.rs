@@ -29,7 +29,7 @@ use crate::{
     config::{Config, TokenPolicy},
     core::Limits,
     error::Error,
-    gate::{self, Gate, Quota},
+    gate::{self, Gate, Patience, Quota},
     hub::{Hub, HubTask, SpaceGuard},
     logs::Logs,
     metrics::Metrics,
@@ -135,7 +135,7 @@ impl Orchestrator {
             stop: shutdown.clone(),
         };
         let quota = Quota::new(settings.connections, settings.connections_per_address);
-        let server = serve(listener, quota, token, context, shutdown.clone());
+        let server = serve(listener, quota, settings.patience, token, context, shutdown.clone());
         // Ended last, so that whoever watches sees the end.
         let unwatched = CancellationToken::new();
         let _unwatched = unwatched.clone().drop_guard();
@@ -167,6 +167,7 @@ impl Orchestrator {
 async fn serve(
     listener: TcpListener,
     quota: Quota,
+    patience: Patience,
     token: Token,
     context: Context,
     shutdown: CancellationToken,
@@ -198,7 +199,7 @@ async fn serve(
         .add_service(InterceptedService::new(reflection, ClientAuth(token)))
         .add_service(health_service)
         .serve_with_incoming_shutdown(
-            connections::accept(listener, quota, metrics),
+            connections::accept(listener, quota, patience, metrics),
             shutdown.cancelled_owned(),
         )
         .await

@@ -1,8 +1,13 @@
 //! What a doctor finds: a list of checks, each with what to do about it. Gathering them is the
 //! program's own business; how they are told is the same for all three.
 
-use std::{fmt::Write as _, path::Path};
+use std::{
+    fmt::Write as _,
+    path::Path,
+    process::{Command, Stdio},
+};
 
+use jiff::Timestamp;
 use serde::Serialize;
 
 /// How a check ended.
@@ -163,9 +168,75 @@ pub fn folder(path: &Path) -> Check {
     }
 }
 
+/// Whether a program is there, and what it says of its version. Where it is not, that is a warning:
+/// there is always something that works without.
+pub fn program(name: &'static str, version: &str, advice: &str) -> Check {
+    let mut command = Command::new(name);
+    match command.arg(version).stdin(Stdio::null()).output() {
+        Ok(output) if output.status.success() => {
+            // ssh tells its version on standard error.
+            let text = if output.stdout.is_empty() { output.stderr } else { output.stdout };
+            let text = String::from_utf8_lossy(&text);
+            Check::ok(name, text.lines().next().unwrap_or_default().trim())
+        }
+        Ok(output) => {
+            Check::warning(name, format!("`{name} {version}` ended with {}", output.status), advice)
+        }
+        Err(error) => Check::warning(name, format!("`{name}` cannot be run: {error}"), advice),
+    }
+}
+
+/// More than this between two clocks makes times hard to read side by side; nothing is decided by them.
+const SKEW: i64 = 5;
+
+/// Compares a server's `date` header with the clock here.
+pub fn clock(date: Option<&str>, now: Timestamp) -> Check {
+    let date = date.and_then(|date| jiff::fmt::rfc2822::parse(date).ok());
+    let Some(date) = date else {
+        return Check::warning(
+            "clock",
+            "the orchestrator does not tell its time",
+            "is there a proxy in between?",
+        );
+    };
+    let ahead = now.as_second() - date.timestamp().as_second();
+    let found = match ahead {
+        0 => "the same as the orchestrator's".to_owned(),
+        1.. => format!("{ahead} s ahead of the orchestrator's"),
+        _ => format!("{} s behind the orchestrator's", -ahead),
+    };
+    if ahead.abs() <= SKEW {
+        Check::ok("clock", found)
+    } else {
+        Check::warning(
+            "clock",
+            found,
+            "keep both machines' clocks right with NTP: times in logs will not fit",
+        )
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_is_wrong_where_seconds_are_seen() {
+        let now: Timestamp = "2026-11-23T08:45:18Z".parse().unwrap();
+        let state = |date| clock(date, now).state;
+        assert_eq!(state(Some("Mon, 23 Nov 2026 08:45:16 GMT")), State::Ok);
+        assert_eq!(state(Some("Mon, 23 Nov 2026 08:46:18 GMT")), State::Warning);
+        assert!(clock(Some("Mon, 23 Nov 2026 08:46:18 GMT"), now).found.contains("60 s behind"));
+        assert_eq!(state(Some("yesterday")), State::Warning);
+        assert_eq!(state(None), State::Warning);
+    }
+
+    #[test]
+    fn a_program_that_is_not_there_is_said() {
+        assert_eq!(program("buildr-no-such-program", "--version", "install it").state, State::Warning);
+        assert_eq!(program("true", "--version", "").state, State::Ok);
+        assert_eq!(program("false", "--nothing", "").state, State::Warning);
+    }
 
     fn report() -> Report {
         let checks = vec![

@@ -4,7 +4,7 @@ use std::{path::PathBuf, str::FromStr, time::Duration};
 
 use buildr_telemetry::log;
 use bytesize::ByteSize;
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -16,6 +16,9 @@ Examples:
 
   Let manifests inherit proxy settings, and give builds no Docker socket:
     buildr-agent --inherit-env 'HTTP*_PROXY' --inherit-env NO_PROXY --docker-socket none
+
+  Look for what is wrong, with the flags of the agent itself:
+    buildr-agent --orchestrator ci.example.com:50051 doctor
 
 Signals:
   SIGTERM or SIGINT, first    takes nothing new, finishes what runs, delivers, exits with 0
@@ -30,7 +33,7 @@ Exit codes: 0 drained, 2 wrong usage, 4 refused by the orchestrator or a fault o
 ///
 /// Git keys and registry logins are those of the user who runs it (~/.ssh, ~/.docker/config.json).
 #[derive(Debug, Parser)]
-#[command(name = "buildr-agent", version, after_help = EXAMPLES)]
+#[command(name = "buildr-agent", version, after_help = EXAMPLES, disable_help_subcommand = true)]
 pub struct Args {
     /// The orchestrator to work for
     #[arg(long, env = "BUILDR_ORCHESTRATOR", value_name = "HOST:PORT", default_value = "127.0.0.1:50051")]
@@ -82,6 +85,22 @@ pub struct Args {
     /// How to write the agent's own log on standard error
     #[arg(long, env = "BUILDR_AGENT_LOG_FORMAT", value_enum, default_value_t = LogFormat::Human)]
     pub log_format: LogFormat,
+    /// What to do in place of the daemon's work
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What the program can do beside being a daemon.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Look for what is wrong with these settings and this machine; put it behind the usual flags
+    ///
+    /// Exits with 0 where there is no problem, with 4 where there is one.
+    Doctor {
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// What builds get for a Docker socket.

@@ -22,20 +22,13 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::transport::server::Connected;
 
 use crate::{
-    gate::{Full, Place, Quota},
+    gate::{Full, Patience, Place, Quota},
     metrics::Metrics,
     peer::Peer,
 };
 
-/// How long a new connection may take for its first bytes: HTTP/2's greeting and a frame's head.
-const GREETING_WITHIN: Duration = Duration::from_secs(10);
-
 /// How long HTTP/2's greeting and the head of the frame behind it are, in bytes.
 const GREETING: usize = 24 + 9;
-
-/// A connection without an open call is ended after this. Agents have a session open, and both
-/// they and clients connect again without being told.
-const IDLE: Duration = Duration::from_secs(300);
 
 /// Between two tries to accept where the process has no file descriptor left.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -47,15 +40,17 @@ const SAY_EVERY: Duration = Duration::from_secs(10);
 pub(super) fn accept(
     listener: TcpListener,
     quota: Quota,
+    patience: Patience,
     metrics: Arc<Metrics>,
 ) -> impl Stream<Item = io::Result<Connection>> {
-    let door = Door { listener, quota, metrics, said: None };
+    let door = Door { listener, quota, patience, metrics, said: None };
     stream::unfold(door, |mut door| async move { Some((Ok(door.next().await), door)) })
 }
 
 struct Door {
     listener: TcpListener,
     quota: Quota,
+    patience: Patience,
     metrics: Arc<Metrics>,
     said: Option<Instant>,
 }
@@ -75,7 +70,13 @@ impl Door {
                 Ok(place) => {
                     // Without it a small answer waits for an acknowledgement; it works all the same.
                     let _ = stream.set_nodelay(true);
-                    return Connection::new(stream, Peer::new(address.ip()), place, self.metrics.clone());
+                    return Connection::new(
+                        stream,
+                        Peer::new(address.ip()),
+                        place,
+                        self.patience,
+                        self.metrics.clone(),
+                    );
                 }
                 // It is closed: there is no gRPC to say more with before the greeting.
                 Err(full) => self.refuse(full, address.ip()),
@@ -108,16 +109,17 @@ pub(super) struct Connection {
     _place: Place,
     /// How much of the greeting is still to come.
     greeting: usize,
+    idle: Duration,
     alarm: Pin<Box<Sleep>>,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
 impl Connection {
-    fn new(stream: TcpStream, peer: Peer, place: Place, metrics: Arc<Metrics>) -> Self {
+    fn new(stream: TcpStream, peer: Peer, place: Place, patience: Patience, metrics: Arc<Metrics>) -> Self {
         metrics.connections.inc();
         let cut = Box::pin(peer.is_cut().clone().cancelled_owned());
-        let alarm = Box::pin(sleep(GREETING_WITHIN));
-        Self { stream, peer, metrics, _place: place, greeting: GREETING, alarm, cut }
+        let alarm = Box::pin(sleep(patience.greeting));
+        Self { stream, peer, metrics, _place: place, greeting: GREETING, idle: patience.idle, alarm, cut }
     }
 
     /// Ready when the connection is to end whatever it has to say.
@@ -132,7 +134,7 @@ impl Connection {
             if self.greeting > 0 {
                 return Poll::Ready(());
             }
-            let idle_at = self.peer.idle_at(IDLE);
+            let idle_at = self.peer.idle_at(self.idle);
             if idle_at <= Instant::now() {
                 return Poll::Ready(());
             }

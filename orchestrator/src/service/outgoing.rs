@@ -1,16 +1,10 @@
 //! A client's stream on its way out. It is bounded, and who does not read it is cut.
 
-use std::time::Duration;
-
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use crate::gate::Follower;
-
-/// A client that takes nothing for this long has to connect again and goes on from where it was: a
-/// pager that somebody left open holds memory here.
-const READS_WITHIN: Duration = Duration::from_secs(300);
 
 /// The sending end; the client keeps its place among the followers as long as this is there.
 pub(super) struct Outgoing<T> {
@@ -47,12 +41,12 @@ impl<T> Outgoing<T> {
     }
 
     async fn send(&self, message: Result<T, Status>) -> Result<(), Status> {
-        match timeout(READS_WITHIN, self.to.send(message)).await {
+        match timeout(self.follower.patience(), self.to.send(message)).await {
             Ok(sent) => sent.map_err(|_| Status::cancelled("the client has gone")),
             Err(_) => {
                 // What waits for it is freed with the connection alone.
                 self.follower.cut();
-                Err(Status::aborted("nothing was read for 5 minutes"))
+                Err(Status::aborted("nothing was read for too long"))
             }
         }
     }

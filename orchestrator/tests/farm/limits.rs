@@ -1,8 +1,13 @@
 //! Who takes too much is told so or cut, and nobody else notices.
 
-use buildr_orchestrator::gate::Settings;
+use std::time::Duration;
+
+use buildr_orchestrator::gate::{Patience, Settings};
 use buildr_proto::pb;
-use tokio::{io::AsyncReadExt, net::TcpStream};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
@@ -103,4 +108,71 @@ async fn metadata_without_end_is_refused() {
     let status = client.list_builds(pb::ListBuildsRequest::default()).await.unwrap_err();
     assert_ne!(status.code(), Code::Ok, "{status}");
     submit(&mut farm.client().await, "one").await;
+}
+
+/// Waits for so long and no longer.
+fn impatient(patience: Patience) -> Settings {
+    Settings { patience, ..Settings::default() }
+}
+
+#[tokio::test]
+async fn a_connection_that_says_nothing_or_half_a_greeting_is_ended() {
+    let greeting = Duration::from_millis(50);
+    let farm = Farm::start_gated(impatient(Patience { greeting, ..Patience::default() })).await;
+    for said in ["", "PRI * HTTP/2.0"] {
+        let mut stream = TcpStream::connect(farm.listens()).await.unwrap();
+        stream.write_all(said.as_bytes()).await.unwrap();
+        let read = soon("the end of the connection", async {
+            // What the server has to say first is not its end.
+            while let Ok(1..) = stream.read(&mut [0; 1024]).await {}
+        });
+        read.await;
+    }
+    until(&farm, "buildr_grpc_connections", |connections| connections == 0.0).await;
+    submit(&mut farm.client().await, "one").await;
+}
+
+#[tokio::test]
+async fn a_connection_is_ended_when_it_is_idle_and_not_while_a_call_is_open() {
+    let idle = Duration::from_millis(200);
+    let farm = Farm::start_gated(impatient(Patience { idle, ..Patience::default() })).await;
+    let mut client = farm.client().await;
+    let build = submit(&mut client, "one").await;
+    let mut watcher = farm.client().await;
+    let mut stream =
+        watcher.watch_build(pb::WatchBuildRequest { build, after: 0 }).await.unwrap().into_inner();
+    until(&farm, "buildr_grpc_connections", |connections| connections == 1.0).await;
+    assert!(soon("the first event", stream.message()).await.unwrap().is_some(), "the stream lives");
+    submit(&mut client, "two").await;
+}
+
+#[tokio::test]
+async fn a_client_that_never_reads_is_cut_and_its_place_is_free() {
+    let reads = Duration::from_millis(100);
+    let farm = Farm::start_gated(impatient(Patience { reads, ..Patience::default() })).await;
+    let mut client = farm.client().await;
+    let build = submit(&mut client, "one").await;
+    let mut agent = farm.agent().await;
+    let attempt = agent.take().await;
+    agent.report(&attempt, 1, begin(), None).await.unwrap();
+    let log = vec![b'x'; 8 << 20];
+    let piece = 256 << 10;
+    let chunks = log.chunks(piece).enumerate();
+    let chunks = chunks.map(|(n, data)| agent.chunk(&attempt, "test", (n * piece) as u64, data)).collect();
+    agent.append(chunks).await;
+    let mut deaf = farm.client().await;
+    let mut stream = deaf.read_log(log_of(build, 0, true)).await.unwrap().into_inner();
+    until(&farm, "buildr_followers", |followers| followers == 1.0).await;
+    until(&farm, "buildr_followers", |followers| followers == 0.0).await;
+    let cut = soon("the end of the stream", async {
+        loop {
+            match stream.message().await {
+                Ok(Some(piece)) => assert!(!piece.end, "all of it came: it was not cut"),
+                end => break end,
+            }
+        }
+    });
+    let status = cut.await.expect_err("a stream that was cut has no good end");
+    assert_ne!(status.code(), Code::Ok, "{status}");
+    assert_eq!(get(&mut client, build).await.number, build, "the others live");
 }
