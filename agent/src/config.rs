@@ -14,7 +14,7 @@ use std::{
 
 use buildr_proto::limits::{MAX_LABEL, MAX_LABELS, MAX_NAME};
 
-pub use self::args::{Args, Command, DockerSocket, LogFormat};
+pub use self::args::{Args, Command, DockerSocket, LogFormat, Pull};
 use self::inherit::InheritRules;
 use crate::backoff;
 
@@ -40,6 +40,8 @@ pub struct Config {
     pub inheritable: BTreeMap<String, String>,
     /// What builds get for a Docker socket.
     pub docker_socket: DockerSocket,
+    /// When images come from their registries.
+    pub pull: Pull,
     /// Repositories may be folders of this machine.
     pub allow_file_urls: bool,
     /// The most bytes that a stage may write.
@@ -175,6 +177,7 @@ impl Config {
             token_file,
             inherit_env,
             docker_socket,
+            pull,
             allow_file_urls,
             log_limit,
             job_timeout,
@@ -193,6 +196,7 @@ impl Config {
             data: data.or_else(|| default_data(environment)).ok_or(Error::NoData)?,
             inheritable: InheritRules::new(&inherit_env)?.narrow(environment),
             docker_socket,
+            pull,
             allow_file_urls,
             log_limit: log_limit.as_u64(),
             job_timeout: job_timeout.0,

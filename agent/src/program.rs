@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     agent::{Agent, Shutdown},
-    config::{Args, Command, Config, DockerSocket, LogFormat},
+    config::{Args, Command, Config, DockerSocket, LogFormat, Pull},
     identity::Identity,
     metrics::Watched,
     session::Connection,
@@ -120,9 +120,15 @@ async fn engine(config: &Config, identity: &Identity) -> Result<Engine, buildr_e
         DockerSocket::Raw => buildr_engine::DockerSocket::Raw,
         DockerSocket::None => buildr_engine::DockerSocket::None,
     };
+    let pull = match config.pull {
+        Pull::Missing => buildr_engine::Pull::Missing,
+        Pull::Always => buildr_engine::Pull::Always,
+        Pull::Never => buildr_engine::Pull::Never,
+    };
     let usual = buildr_engine::Config::new(identity.folder.join("engine"), identity.agent.to_string());
     Engine::connect(buildr_engine::Config {
         docker_socket: socket,
+        pull,
         log_limit: config.log_limit,
         lifetime: Lifetime::Detached { dead_man: Some(DEAD_MAN) },
         allow_file_urls: config.allow_file_urls,

@@ -64,6 +64,9 @@ pub struct Args {
     /// here, or nothing
     #[arg(long, env = "BUILDR_AGENT_DOCKER_SOCKET", value_enum, default_value_t = DockerSocket::Raw)]
     pub docker_socket: DockerSocket,
+    /// When images come from their registries
+    #[arg(long, env = "BUILDR_AGENT_PULL", value_enum, default_value_t = Pull::Missing)]
+    pub pull: Pull,
     /// Let builds name repositories that are folders of this machine (file:// URLs)
     #[arg(long, env = "BUILDR_AGENT_ALLOW_FILE_URLS")]
     pub allow_file_urls: bool,
@@ -110,6 +113,17 @@ pub enum DockerSocket {
     Raw,
     /// None.
     None,
+}
+
+/// When images come from their registries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Pull {
+    /// Where they are not on this machine.
+    Missing,
+    /// For each job; an older one that is here does not do.
+    Always,
+    /// Never: builds use what is here.
+    Never,
 }
 
 /// How the agent writes its own log.

@@ -53,6 +53,7 @@ fn defaults_are_those_of_the_help() {
     assert_eq!(config.job_timeout, Duration::from_secs(24 * 3600));
     assert_eq!(config.slots, cores());
     assert_eq!(config.docker_socket, DockerSocket::Raw);
+    assert_eq!(config.pull, Pull::Missing);
     assert!(config.token.is_none() && config.inheritable.is_empty() && !config.allow_file_urls);
 }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use buildr_agent::{
     Agent, Config, Shutdown, agent,
     backoff::Limits,
-    config::{DockerSocket, Timing},
+    config::{DockerSocket, Pull, Timing},
     fleet::Load,
     identity::Identity,
 };
@@ -66,6 +66,7 @@ impl Farm {
             data: self.data.path().join("agent"),
             inheritable: BTreeMap::from([("HTTP_PROXY".into(), "p".into())]),
             docker_socket: DockerSocket::None,
+            pull: Pull::Never,
             allow_file_urls: false,
             log_limit: 1 << 30,
             job_timeout: Duration::from_secs(60),

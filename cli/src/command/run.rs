@@ -71,6 +71,9 @@ pub(super) struct Args {
     /// Build a fresh clone of HEAD instead of the folder as it is
     #[arg(long)]
     clean: bool,
+    /// When images come from their registries: where they are not here, in any case, or never
+    #[arg(long, env = "BUILDR_RUN_PULL", hide_env_values = true, value_enum, default_value_t = Pull::Missing)]
+    pull: Pull,
     /// The most that a stage may write, as 200MiB
     #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "1GiB")]
     log_limit: u64,
@@ -89,6 +92,24 @@ pub(super) struct Args {
     /// With --dry-run: only the jobs with this value of an axis. May be given again
     #[arg(long, value_name = "AXIS=VALUE", requires = "dry_run")]
     matrix: Vec<AxisValue>,
+}
+
+/// When images come from their registries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Pull {
+    Missing,
+    Always,
+    Never,
+}
+
+impl From<Pull> for buildr_engine::Pull {
+    fn from(pull: Pull) -> Self {
+        match pull {
+            Pull::Missing => Self::Missing,
+            Pull::Always => Self::Always,
+            Pull::Never => Self::Never,
+        }
+    }
 }
 
 /// What starts a build.
@@ -304,7 +325,8 @@ fn config(args: &Args) -> Result<Config, Error> {
         .ok_or_else(|| Error::usage_with("there is no home folder", "set HOME or XDG_CACHE_HOME"))?;
     let data = cache.join("buildr/run");
     let owner = format!("run:{}", data.display());
-    Ok(Config { log_limit: args.log_limit, allow_file_urls: true, ..Config::new(data, owner) })
+    let pull = args.pull.into();
+    Ok(Config { log_limit: args.log_limit, pull, allow_file_urls: true, ..Config::new(data, owner) })
 }
 
 /// The command that does this again.

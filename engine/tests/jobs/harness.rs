@@ -15,6 +15,7 @@ use buildr_engine::{
     Config, Engine, EventFacts, Finished, Identity, Item, JobRequest, Lifetime, RunId, SourceSpec, Stop,
 };
 use buildr_manifest::{EventKind, Outcome, StageState, Trigger};
+use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use tokio::{
     sync::{mpsc, watch},
@@ -250,13 +251,58 @@ pub(crate) struct DerivedImage {
 
 impl DerivedImage {
     pub(crate) fn new(changes: &[&str]) -> Self {
+        Self::named(&format!("buildr-test/engine-{}:1", unique()), changes)
+    }
+
+    pub(crate) fn named(name: &str, changes: &[&str]) -> Self {
         images();
-        let name = format!("buildr-test/engine-{}:1", unique());
         let container = docker(&["create", BUSYBOX, "true"]);
-        let changes: Vec<_> = changes.iter().flat_map(|change| ["--change", change]).collect();
-        docker(&[&["commit"], &changes[..], &[container.trim(), &name]].concat());
+        Self::commit(container.trim(), name, changes)
+    }
+
+    /// What is left in a container after a script.
+    pub(crate) fn by_script(script: &str, changes: &[&str]) -> Self {
+        images();
+        let script = format!("{script}\n");
+        let run = ["run", "-d", "--network", "none", BUSYBOX, "/bin/busybox", "sh", "-ec", &script];
+        let container = docker(&run);
+        assert_eq!(docker(&["wait", container.trim()]).trim(), "0", "{script}");
+        Self::commit(container.trim(), &format!("buildr-test/engine-{}:1", unique()), changes)
+    }
+
+    /// The same, with a description of the image that no tool would write: of its architecture, and
+    /// of what it does by itself.
+    pub(crate) fn described(architecture: &str, script: &str, config: &serde_json::Value) -> Self {
+        let made = Self::by_script(script, &[]);
+        let container = docker(&["create", &made.name, "true"]);
+        let name = format!("buildr-test/engine-{}:1", unique());
+        let folder = tempfile::tempdir().unwrap();
+        let path = |file: &str| folder.path().join(file).display().to_string();
+        docker(&["export", "-o", &path("layer.tar"), container.trim()]);
         docker(&["rm", container.trim()]);
+        let layer = Sha256::digest(std::fs::read(path("layer.tar")).unwrap());
+        let layer: String = layer.iter().map(|byte| format!("{byte:02x}")).collect();
+        let config = serde_json::json!({
+            "os": "linux", "architecture": architecture, "config": config,
+            "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{layer}")]},
+        });
+        let manifest =
+            serde_json::json!([{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]);
+        std::fs::write(path("config.json"), config.to_string()).unwrap();
+        std::fs::write(path("manifest.json"), manifest.to_string()).unwrap();
+        let files = ["config.json", "manifest.json", "layer.tar"];
+        let mut tar = Command::new("tar");
+        let packed = tar.arg("-C").arg(folder.path()).args(["-cf", &path("image.tar")]).args(files).status();
+        assert!(packed.unwrap().success());
+        docker(&["load", "-q", "-i", &path("image.tar")]);
         Self { name }
+    }
+
+    fn commit(container: &str, name: &str, changes: &[&str]) -> Self {
+        let changes: Vec<_> = changes.iter().flat_map(|change| ["--change", change]).collect();
+        docker(&[&["commit"], &changes[..], &[container, name]].concat());
+        docker(&["rm", container]);
+        Self { name: name.to_owned() }
     }
 
     /// An image in which there is nothing but one file.
