@@ -17,12 +17,16 @@ use crate::{
     fleet::{Fleet, Load, Place},
     identity::Identity,
     job::Shop,
+    lifeline::Lifeline,
     link::Link,
     metrics::{Metrics, Sight},
     runner::Runner,
     session::{Connection, Introduction, Refused, Session},
     spool::{self, Spool, Writer},
 };
+
+/// How often it is checked whether the orchestrator has been silent for too long.
+const FENCE_CHECK: Duration = Duration::from_secs(1);
 
 /// How long a refused agent waits for its jobs to be ended and cleaned up.
 const REFUSED_PATIENCE: Duration = Duration::from_secs(60);
@@ -63,6 +67,7 @@ pub struct Agent<R> {
     fleet: Fleet,
     shop: Arc<Shop<R>>,
     connection: watch::Sender<Connection>,
+    lifeline: Lifeline,
 }
 
 impl<R: Runner> Agent<R> {
@@ -95,7 +100,8 @@ impl<R: Runner> Agent<R> {
             connection: connection.subscribe(),
             folder: identity.folder.clone(),
         });
-        Ok(Self { config, identity, fleet, shop: Arc::new(shop), connection })
+        let lifeline = Lifeline::new();
+        Ok(Self { config, identity, fleet, shop: Arc::new(shop), connection, lifeline })
     }
 
     /// What is measured of it.
@@ -118,6 +124,7 @@ impl<R: Runner> Agent<R> {
         let stop = CancellationToken::new();
         let leftovers = self.adopt_leftovers().await?;
         let reaper = tokio::spawn(reap_for_ever(self.shop.clone(), self.fleet.clone(), stop.clone()));
+        let fences = tokio::spawn(fence_for_ever(self.fleet.clone(), self.lifeline.clone(), stop.clone()));
         let mut session = tokio::spawn(self.session().run(stop.clone()));
         let deliver = tokio::spawn(deliver_leftovers(self.shop.clone(), leftovers, self.connection()));
         let ended = tokio::select! {
@@ -137,6 +144,7 @@ impl<R: Runner> Agent<R> {
         stop.cancel();
         deliver.abort();
         join(reaper).await;
+        join(fences).await;
         result
     }
 
@@ -151,6 +159,7 @@ impl<R: Runner> Agent<R> {
                 labels: self.config.labels.clone(),
             },
             fleet: self.fleet.clone(),
+            lifeline: self.lifeline.clone(),
             shop: self.shop.clone(),
             disk: self.identity.folder.clone(),
             min_free: self.config.min_free,
@@ -236,7 +245,7 @@ async fn is_so<T>(what: &mut watch::Receiver<T>, is: impl FnMut(&T) -> bool) -> 
 
 async fn join(task: JoinHandle<()>) {
     if task.await.is_err() {
-        tracing::error!("the reaper failed: this is a bug of buildr");
+        tracing::error!("a task of the agent failed: this is a bug of buildr");
     }
 }
 
@@ -250,6 +259,22 @@ async fn deliver_leftovers<R: Runner>(
     let up = is_so(&mut connection, |now| matches!(now, Connection::Up(_))).await;
     for (writer, place) in leftovers.into_iter().filter(|_| up) {
         shop.tasks.spawn(shop.clone().deliver_leftover(writer, place));
+    }
+}
+
+/// Ends attempts that may be another agent's by now, because the orchestrator has been silent.
+async fn fence_for_ever(fleet: Fleet, lifeline: Lifeline, stop: CancellationToken) {
+    let mut interval = tokio::time::interval(FENCE_CHECK);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = interval.tick() => {}
+            () = stop.cancelled() => return,
+        }
+        let silence = lifeline.silence();
+        for attempt in fleet.held().into_iter().filter(|attempt| attempt.endure(silence)) {
+            tracing::warn!(attempt = %attempt.id, ?silence, "the orchestrator is silent: the job is ended, because another agent may be given it");
+        }
     }
 }
 

@@ -1,9 +1,12 @@
 //! One attempt as all parts of the agent see it: how far it is and what is wanted of it. What
 //! happens in it is the business of [`crate::job`].
 
-use std::sync::{
-    Mutex, PoisonError,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use buildr_engine::job::Stop;
@@ -38,6 +41,7 @@ pub struct Attempt {
     delivered: AtomicU64,
     stop: watch::Sender<Stop>,
     fence: CancellationToken,
+    fence_after: Mutex<Option<Duration>>,
 }
 
 impl Attempt {
@@ -50,6 +54,7 @@ impl Attempt {
             delivered: AtomicU64::new(0),
             stop: watch::Sender::new(Stop::No),
             fence: CancellationToken::new(),
+            fence_after: Mutex::default(),
         }
     }
 
@@ -114,6 +119,25 @@ impl Attempt {
     pub fn abandon(&self) {
         self.request(Stop::Kill { by: "the orchestrator, which gave the job to another agent".to_owned() });
         self.fence.cancel();
+    }
+
+    /// After so long a silence of the orchestrator it is not this agent's any more.
+    pub fn fence_after(&self, silence: Option<Duration>) {
+        *self.fence_after.lock().unwrap_or_else(PoisonError::into_inner) = silence;
+    }
+
+    /// The orchestrator was silent for so long: ends the attempt where it may be another agent's by
+    /// now. True where that is so.
+    pub fn endure(&self, silence: Duration) -> bool {
+        let limit = *self.fence_after.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_over = limit.is_some_and(|limit| silence >= limit) && self.phase() < Phase::Reporting;
+        if is_over && !self.fence.is_cancelled() {
+            let by = "the agent, which had no word from the orchestrator for too long".to_owned();
+            self.request(Stop::Kill { by });
+            self.fence.cancel();
+            return true;
+        }
+        false
     }
 
     /// Set once nothing of it is to be reported.

@@ -16,6 +16,7 @@ use buildr_manifest::{Event, EventKind, Outcome, Pick};
 use buildr_proto::{
     AttemptId, JobId,
     build::{BuildSpec, Reference, Source},
+    plan::BuildPlan,
 };
 use jiff::Timestamp;
 use tokio::{
@@ -32,7 +33,7 @@ use crate::{
     config::Timing,
     delivery::{Delivery, Fenced, report_fault},
     fleet::{Place, Slot, run_id},
-    link::{Accepted, CallError, Link, Plan, Planned},
+    link::{Accepted, CallError, Link, Planned},
     metrics::Metrics,
     runner::{Ready, Runner},
     spool::{DISK_FAULT, Spool, Writer},
@@ -52,6 +53,8 @@ pub struct Offer {
     pub job: JobId,
     /// What to build.
     pub spec: BuildSpec,
+    /// Which job of the manifest.
+    pub pick: Pick,
     /// How long it can be accepted.
     pub valid_for: Duration,
     /// The most that the job may run.
@@ -223,7 +226,11 @@ impl<R: Runner> Shop<R> {
         let Ok(Ready { plan, prepared }) = self.runner.prepare(request, items, &stop).await else {
             return Work::Told;
         };
-        match self.plan(attempt, plan).await {
+        let verdict = match plan {
+            Ok(plan) => self.plan(attempt, plan).await,
+            Err(outcome) => Verdict::End(outcome),
+        };
+        match verdict {
             Verdict::Run => {}
             Verdict::Drop => return Work::HandedBack,
             Verdict::End(outcome) => {
@@ -238,7 +245,7 @@ impl<R: Runner> Shop<R> {
     }
 
     /// Asks whether to run a plan, until there is an answer or the job is to end.
-    async fn plan(&self, attempt: &Attempt, plan: Plan) -> Verdict {
+    async fn plan(&self, attempt: &Attempt, plan: BuildPlan) -> Verdict {
         let mut stop = attempt.stop();
         let mut backoff = Backoff::new(self.timing.reconnect);
         let ask = async {
@@ -255,7 +262,10 @@ impl<R: Runner> Shop<R> {
             _ = stop.wait_for(|stop| *stop != Stop::No) => Ok(Planned::Canceled),
         };
         match answer {
-            Ok(Planned::Go) => Verdict::Run,
+            Ok(Planned::Go { fence_after }) => {
+                attempt.fence_after(fence_after);
+                Verdict::Run
+            }
             Ok(Planned::HandBack) => Verdict::Drop,
             Ok(Planned::Canceled) => {
                 let by = who(&stop.borrow()).unwrap_or_else(|| "a user".to_owned());
@@ -273,8 +283,8 @@ impl<R: Runner> Shop<R> {
     }
 
     fn request(&self, offer: Offer) -> JobRequest {
-        let Offer { attempt, job, spec, valid_for: _, timeout } = offer;
-        let BuildSpec { source, trigger, manifest_path, variables, labels: _, priority: _ } = spec;
+        let Offer { attempt, job, spec, pick, valid_for: _, timeout } = offer;
+        let BuildSpec { source, trigger, manifest_path, variables, labels: _, priority: _, cron } = spec;
         let Source { repository, reference, commit } = source;
         let reference = match reference {
             Reference::Default => GitReference::Default,
@@ -286,8 +296,8 @@ impl<R: Runner> Shop<R> {
             source: SourceSpec::Git(GitSource { url: repository, reference, commit }),
             manifest_path: manifest_path.map(Into::into),
             trigger,
-            facts: EventFacts::default(),
-            pick: Pick::Only,
+            facts: EventFacts { cron, ..EventFacts::default() },
+            pick,
             vars: variables,
             process_environment: self.inheritable.clone(),
             identity: JobIdentity {

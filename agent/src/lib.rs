@@ -4,6 +4,7 @@
 //! # Layout
 //! - [`config`], [`identity`]: what the operator wants, who the agent is
 //! - [`session`], [`link`]: the stream of hints and reconciliation; the calls that carry facts
+//! - [`lifeline`]: how long the orchestrator has been silent
 //! - [`fleet`], [`attempt`]: which attempts there are, in which slots, and what is wanted of them
 //! - [`job`], [`runner`]: the life of one attempt; the seam to the engine
 //! - [`spool`], [`delivery`]: what is not yet acknowledged, on disk; how it gets there
@@ -20,6 +21,7 @@ pub mod doctor;
 pub mod fleet;
 pub mod identity;
 pub mod job;
+pub mod lifeline;
 pub mod link;
 pub mod metrics;
 pub mod program;

@@ -3,15 +3,17 @@
 
 mod log_stream;
 
-use std::{collections::HashMap, error::Error as _, time::Duration};
+use std::{error::Error as _, time::Duration};
 
-use buildr_manifest::{Event, LogName, StageName};
+use buildr_manifest::{Event, LogName};
 use buildr_proto::{
     AGENT_CREDENTIAL, AUTHORIZATION, AttemptId, InstanceId,
+    convert::{Message, duration_from_pb},
     pb::{
         self, accept_attempt_response::Decision as AcceptDecision, agent_service_client::AgentServiceClient,
         desired::State, report_plan_response::Decision as PlanDecision,
     },
+    plan::BuildPlan,
 };
 use tonic::{
     Code, Request, Status,
@@ -79,7 +81,11 @@ pub enum Accepted {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Planned {
     /// Run it.
-    Go,
+    Go {
+        /// After a silence of the orchestrator this long the job has to be ended and dropped, because
+        /// another agent may be given it.
+        fence_after: Option<Duration>,
+    },
     /// It is given back.
     HandBack,
     /// A cancel came first.
@@ -98,17 +104,6 @@ pub enum Want {
     },
     /// End and remove it, report nothing.
     Abandon,
-}
-
-/// What a job will run, for the orchestrator.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Plan {
-    /// The commit, where there is one.
-    pub commit: Option<String>,
-    /// The image of the build container.
-    pub image: String,
-    /// The stages in order.
-    pub stages: Vec<StageName>,
 }
 
 /// What a log must be.
@@ -185,23 +180,17 @@ impl Link {
     }
 
     /// Says what an attempt will run.
-    pub async fn plan(&self, attempt: AttemptId, plan: Plan) -> Result<Planned, CallError> {
-        let Plan { commit, image, stages } = plan;
-        let job = pb::PlannedJob {
-            axes: HashMap::new(),
-            labels: HashMap::new(),
-            image,
-            stages: stages.into_iter().map(String::from).collect(),
-        };
-        let request = pb::ReportPlanRequest {
-            attempt: attempt.to_string(),
-            instance: self.instance.to_string(),
-            commit: commit.unwrap_or_default(),
-            jobs: vec![job],
-        };
+    pub async fn plan(&self, attempt: AttemptId, plan: BuildPlan) -> Result<Planned, CallError> {
+        let request = plan.into_request(attempt.to_string(), self.instance.to_string());
         let answer = self.control.clone().report_plan(self.timed(request)).await?.into_inner();
         match answer.decision() {
-            PlanDecision::Go => Ok(Planned::Go),
+            PlanDecision::Go => {
+                let field = Message("ReportPlanResponse").field("fence_after");
+                let after = answer.fence_after;
+                let after = after.map(|after| duration_from_pb(field, Some(after))).transpose();
+                let fence_after = after.map_err(|invalid| CallError::Failed(invalid.to_string()))?;
+                Ok(Planned::Go { fence_after })
+            }
             PlanDecision::HandBack => Ok(Planned::HandBack),
             PlanDecision::Canceled => Ok(Planned::Canceled),
             PlanDecision::Unspecified => Err(CallError::Failed("its decision is not known here".into())),

@@ -2,6 +2,7 @@
 //! under load, without Docker.
 
 mod engine;
+mod plan;
 
 use std::{collections::HashSet, future::Future};
 
@@ -11,7 +12,8 @@ use buildr_engine::{
 };
 use tokio::sync::{mpsc, watch};
 
-use crate::link::Plan;
+use buildr_manifest::Outcome;
+use buildr_proto::plan::BuildPlan;
 
 /// Runs jobs.
 ///
@@ -48,8 +50,9 @@ pub trait Runner: Send + Sync + 'static {
 /// A prepared job and what the orchestrator is told of it.
 #[derive(Debug)]
 pub struct Ready<P> {
-    /// What will run.
-    pub plan: Plan,
+    /// All jobs of the manifest, this one among them; or how the job ends, because no farm can do
+    /// what the manifest wants.
+    pub plan: Result<BuildPlan, Outcome>,
     /// The job.
     pub prepared: P,
 }

@@ -27,6 +27,7 @@ use crate::{
     backoff::Backoff,
     fleet::{Fleet, Load, Unfit},
     job::Shop,
+    lifeline::Lifeline,
     link::{Want, describe},
     runner::Runner,
 };
@@ -68,6 +69,8 @@ pub struct Session<R> {
     pub introduction: Introduction,
     /// Its attempts.
     pub fleet: Fleet,
+    /// When the orchestrator was there.
+    pub lifeline: Lifeline,
     /// Runs them.
     pub shop: Arc<Shop<R>>,
     /// The disk that must have room.
@@ -156,6 +159,7 @@ impl<R: Runner> Session<R> {
         let mut load = self.fleet.load();
         let draining = load.borrow_and_update().draining;
         let first = hello(&self.introduction, &self.fleet);
+        self.lifeline.opened();
         if out.try_send(first).is_err() {
             return End::Broken("the stream's queue is not open".to_owned());
         }
@@ -167,8 +171,8 @@ impl<R: Runner> Session<R> {
         loop {
             let handled = match stream.next().await {
                 Happened::Message(message) => self.take(message, &mut stream),
-                Happened::Beat => stream.beat(&self.fleet),
-                Happened::Draining => stream.say_heartbeat(&self.fleet),
+                Happened::Beat => stream.beat(self),
+                Happened::Draining => stream.say_heartbeat(self),
             };
             if let Err(end) = handled {
                 return end;
@@ -192,7 +196,8 @@ impl<R: Runner> Session<R> {
             Some(Incoming::Refused(pb::Refused { reason, permanent: true })) => Err(End::Refused(reason)),
             Some(Incoming::Refused(pb::Refused { reason, permanent: false })) => Err(End::Broken(reason)),
             Some(Incoming::Offer(offer)) => self.offered(offer, stream),
-            Some(Incoming::HeartbeatReply(pb::HeartbeatReply { seq: _, desired })) => {
+            Some(Incoming::HeartbeatReply(pb::HeartbeatReply { seq, desired })) => {
+                self.lifeline.answered(seq);
                 desired.into_iter().for_each(|desired| self.desire(desired));
                 Ok(())
             }
@@ -227,6 +232,7 @@ impl<R: Runner> Session<R> {
         let interval = duration_from_pb(field, heartbeat_interval).map_err(|error| wrong(&error))?;
         let interval = interval.clamp(BEAT.0, BEAT.1);
         stream.beat = Some(tokio::time::interval_at(tokio::time::Instant::now() + interval, interval));
+        self.lifeline.answered(0);
         desired.into_iter().for_each(|desired| self.desire(desired));
         tracing::info!(orchestrator = self.orchestrator, agent = %agent, "the orchestrator has let the agent in");
         self.connection.send_replace(Connection::Up(agent));
@@ -301,19 +307,20 @@ impl Stream {
         }
     }
 
-    fn beat(&mut self, fleet: &Fleet) -> Result<(), End> {
+    fn beat<R>(&mut self, session: &Session<R>) -> Result<(), End> {
         let interval = self.beat.as_ref().map_or(BEAT.1, |beat| beat.period());
         if self.heard.elapsed() > interval * SILENT_BEATS {
             return Err(End::Broken(format!(
                 "the orchestrator has not answered {SILENT_BEATS} heartbeats of {interval:?}"
             )));
         }
-        self.say_heartbeat(fleet)
+        self.say_heartbeat(session)
     }
 
-    fn say_heartbeat(&mut self, fleet: &Fleet) -> Result<(), End> {
+    fn say_heartbeat<R>(&mut self, session: &Session<R>) -> Result<(), End> {
         self.seq += 1;
-        self.say(heartbeat(self.seq, fleet))
+        session.lifeline.sent_now(self.seq);
+        self.say(heartbeat(self.seq, &session.fleet))
     }
 
     /// A queue that is full is a connection that takes nothing.

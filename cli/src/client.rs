@@ -1,6 +1,7 @@
 //! The orchestrator as a command sees it: calls with domain types, and errors that say what to do.
 //! The only home of generated types in this crate. It never prints.
 
+pub mod farm;
 pub mod follow;
 mod lines;
 mod watch;

@@ -1,16 +1,19 @@
 //! The commands: which there are, what they share, and who carries them out.
 
+mod agents;
 mod cancel;
 mod doctor;
 mod init;
 mod lint;
 mod list;
+mod retry;
 mod run;
 mod schema;
 mod show;
 mod submit;
 mod tail;
 mod up;
+mod why;
 
 use std::{path::PathBuf, str::FromStr};
 
@@ -114,6 +117,9 @@ enum Command {
     List(list::Args),
     Show(show::Args),
     Cancel(cancel::Args),
+    Retry(retry::Args),
+    Why(why::Args),
+    Agents(agents::Args),
     Up(up::Args),
     Doctor(doctor::Args),
 }
@@ -131,6 +137,9 @@ pub(crate) async fn dispatch(cli: Cli, screen: &Screen) -> Result<Exit, Error> {
         Command::List(args) => list::run(args, &globals, screen).await,
         Command::Show(args) => show::run(args, &globals, screen).await,
         Command::Cancel(args) => cancel::run(args, &globals, screen).await,
+        Command::Retry(args) => retry::run(args, &globals, screen).await,
+        Command::Why(args) => why::run(args, &globals, screen).await,
+        Command::Agents(args) => agents::run(args, &globals, screen).await,
         Command::Up(args) => up::run(args, screen).await,
         Command::Doctor(args) => doctor::run(&args, &globals, screen).await,
     }

@@ -74,7 +74,7 @@ const DAYS: [u32; 12] = [31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
 
 impl Schedule {
     /// Reads a schedule. Otherwise: what is wrong, in words.
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+    pub fn parse(text: &str) -> Result<Self, String> {
         let expanded = SHORT.iter().find(|(short, _)| *short == text).map_or(text, |(_, long)| long);
         let parts: Vec<&str> = expanded.split_ascii_whitespace().collect();
         let [minute, hour, day, month, weekday] = parts.as_slice() else {
@@ -97,10 +97,14 @@ impl Schedule {
 
     /// True for a minute at which it is due.
     pub fn is_due(&self, at: Minute) -> bool {
-        let has = |set: u64, value: u8| set >> value & 1 == 1;
+        has(self.minutes, at.minute) && has(self.hours, at.hour) && self.is_due_on(at)
+    }
+
+    /// True where it is due at some time of the minute's day.
+    pub fn is_due_on(&self, at: Minute) -> bool {
         let (day, weekday) = (has(self.days, at.day), has(self.weekdays, at.weekday));
         let on_day = if self.either_day { day || weekday } else { day && weekday };
-        has(self.minutes, at.minute) && has(self.hours, at.hour) && has(self.months, at.month) && on_day
+        has(self.months, at.month) && on_day
     }
 
     fn has_a_day(&self) -> bool {
@@ -109,6 +113,10 @@ impl Schedule {
                 .zip(DAYS)
                 .any(|(month, last)| self.months >> month & 1 == 1 && self.days.trailing_zeros() <= last)
     }
+}
+
+fn has(set: u64, value: u8) -> bool {
+    set >> value & 1 == 1
 }
 
 impl Field {

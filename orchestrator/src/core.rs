@@ -11,25 +11,33 @@
 //! - [`record`]: what is written to the store
 //! - [`input`]: what comes in and what goes out
 //! - [`build`]: builds, jobs and attempts, with their diagrams
-//! - [`queue`]: who is next
+//! - [`queue`]: who is next; `groups`: who must not run beside whom; [`explain`]: why somebody waits
+//! - [`ending`]: jobs that are to end before their time; `verdict`: what becomes of a build
+//! - [`cron`]: builds at set times
 //! - [`census`]: how much there is of what
-//! - `agents`, `attempts`, `clients`, `dispatch`, `lifecycle`, `tick`: one kind of input each
+//! - `agents`, `operators`, `attempts`, `clients`, `dispatch`, `lifecycle`, `tick`: one kind of input each
 
 mod agents;
 mod attempts;
 pub mod build;
 pub mod census;
 mod clients;
+pub mod cron;
 mod dispatch;
+pub mod ending;
+pub mod explain;
+mod groups;
 pub mod input;
 mod lifecycle;
 #[cfg(test)]
 mod model;
+mod operators;
 pub mod queue;
 pub mod record;
 #[cfg(test)]
 pub(crate) mod tests;
 mod tick;
+mod verdict;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -42,6 +50,8 @@ use jiff::Timestamp;
 use self::{
     agents::Agent,
     build::{Attempt, Build, Job, JobState, Phase},
+    cron::{Clockwork, Timetable},
+    groups::Groups,
     input::{Effects, Input, Refusal, Reply},
     queue::Queue,
 };
@@ -55,6 +65,10 @@ pub struct Limits {
     pub unreachable: Duration,
     /// An agent that was silent for this long, and [`Limits::grace`] more, has lost its attempts.
     pub lease: Duration,
+    /// The same, where the manifest lets the job be given to another agent after that.
+    pub short_lease: Duration,
+    /// An agent that has to end such a job by itself does it this long before the short lease ends.
+    pub fence_margin: Duration,
     /// What is added to a lease before it counts as run out.
     pub grace: Duration,
     /// How long a job may wait in the queue.
@@ -71,6 +85,8 @@ impl Default for Limits {
             offer: Duration::from_secs(10),
             unreachable: Duration::from_secs(15),
             lease: Duration::from_secs(600),
+            short_lease: Duration::from_secs(60),
+            fence_margin: Duration::from_secs(10),
             grace: Duration::from_secs(10),
             queue: Duration::from_secs(24 * 3600),
             pause: Duration::from_secs(5),
@@ -95,7 +111,11 @@ pub struct State {
     canceled_offers: BTreeMap<AttemptId, (AgentId, Timestamp)>,
     /// Agents that are connected or hold an attempt.
     agents: BTreeMap<AgentId, Agent>,
+    /// Agents that get no new work, and who wants that.
+    drained: BTreeMap<AgentId, String>,
     queue: Queue,
+    groups: Groups,
+    clockwork: Clockwork,
 }
 
 impl State {
@@ -110,7 +130,10 @@ impl State {
             offers: BTreeMap::new(),
             canceled_offers: BTreeMap::new(),
             agents: BTreeMap::new(),
+            drained: BTreeMap::new(),
             queue: Queue::default(),
+            groups: Groups::default(),
+            clockwork: Clockwork::default(),
         }
     }
 
@@ -119,10 +142,14 @@ impl State {
         let number = build.row.number;
         for job in &build.jobs {
             let id = JobId { build: number, index: job.index };
+            if !matches!(job.state, JobState::Finished(_)) {
+                self.groups.join(&build, job);
+            }
             match &job.state {
                 JobState::Queued { since } => self.queue.insert(queue::Entry::of(&build, job, *since)),
                 JobState::Held(attempt) => {
                     self.attempts.insert(attempt.id, id);
+                    self.groups.hold(&build, job);
                     self.agents
                         .entry(attempt.agent.clone())
                         .or_insert_with(|| Agent::unseen(attempt, now))
@@ -134,6 +161,12 @@ impl State {
         }
         self.keys.insert(key, number);
         self.builds.insert(number, build);
+    }
+
+    /// Takes in what operators want of agents, and the schedules, as they were stored.
+    pub fn restore_farm(&mut self, drained: BTreeMap<AgentId, String>, timetables: Vec<Timetable>) {
+        self.drained = drained;
+        timetables.into_iter().for_each(|timetable| self.clockwork.set(timetable));
     }
 
     /// Takes one input. The state is changed at once: a caller that cannot commit the effects must
@@ -148,8 +181,12 @@ impl State {
             Input::Gone { agent, session } => Ok(self.gone(&agent, session, now, &mut out)),
             Input::Decline { claim, reason } => self.decline(&claim, &reason, now, &mut out),
             Input::Accept(claim) => self.accept(&claim, now, &mut out),
-            Input::Plan { claim, commit, jobs } => self.plan(&claim, commit, jobs, now, &mut out),
+            Input::Plan { claim, plan } => self.plan(&claim, plan, now, &mut out),
             Input::Report(report) => self.report(report, now, &mut out),
+            Input::Explain(build) => self.explain(build, now),
+            Input::Agents => Ok(Reply::Agents(self.live_agents(now))),
+            Input::Upcoming => Ok(Reply::Upcoming(self.clockwork.upcoming().cloned().collect())),
+            Input::Order { agent, order } => self.order(&agent, order, now, &mut out),
             Input::Dispatch { ids } => Ok(self.dispatch(ids, now, &mut out)),
             Input::Tick => Ok(self.tick(now, &mut out)),
         };
@@ -180,8 +217,7 @@ impl State {
     }
 
     fn job(&self, id: JobId) -> Option<(&Build, &Job)> {
-        let build = self.builds.get(&id.build)?;
-        Some((build, build.jobs.get((id.index as usize).checked_sub(1)?)?))
+        find(&self.builds, id)
     }
 
     fn attempt(&self, id: AttemptId) -> Option<(JobId, &Attempt)> {
@@ -191,6 +227,12 @@ impl State {
             _ => None,
         }
     }
+}
+
+/// A job and its build. Not a method: other parts of the state can be changed meanwhile.
+fn find(builds: &BTreeMap<BuildId, Build>, id: JobId) -> Option<(&Build, &Job)> {
+    let build = builds.get(&id.build)?;
+    Some((build, build.jobs.get((id.index as usize).checked_sub(1)?)?))
 }
 
 /// What a step answers.

@@ -103,6 +103,7 @@ impl Error {
                 Refusal::Replaced => Code::Aborted,
                 Refusal::QueueFull(_) => Code::ResourceExhausted,
                 Refusal::NoSuchBuild(_) => Code::NotFound,
+                Refusal::Connected(_) => Code::FailedPrecondition,
             },
             Self::Invalid(_) => Code::InvalidArgument,
             Self::NotFound(_) => Code::NotFound,

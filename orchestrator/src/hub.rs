@@ -247,6 +247,7 @@ impl HubTask {
         for (key, build) in loaded.builds {
             state.restore(key, build, now);
         }
+        state.restore_farm(loaded.drained, loaded.timetables);
         self.shared.reset(&state);
         self.state = state;
         Ok(())

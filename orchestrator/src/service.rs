@@ -4,6 +4,8 @@
 
 pub mod agents;
 pub mod builds;
+mod explain;
+mod farm;
 mod incoming;
 mod log_reader;
 mod log_writer;

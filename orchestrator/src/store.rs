@@ -8,7 +8,7 @@ mod sqlite;
 #[cfg(test)]
 mod suite;
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use buildr_proto::{
     AgentId, AttemptId, BuildId, InstanceId,
@@ -20,7 +20,8 @@ use futures_util::future::BoxFuture;
 pub use self::sqlite::SqliteStore;
 use crate::core::{
     build as active,
-    record::{AttemptState, Batch},
+    cron::Timetable,
+    record::{AgentRow, AttemptState, Batch},
 };
 
 /// What a store can do. All times and ids come from the caller.
@@ -50,6 +51,10 @@ pub trait Store: Send + Sync + 'static {
     fn attempt(&self, id: AttemptId) -> BoxFuture<'_, Result<Option<StoredAttempt>, Error>>;
     /// How a stage of an attempt stands.
     fn stage(&self, attempt: AttemptId, name: String) -> BoxFuture<'_, Result<Option<Stage>, Error>>;
+    /// All agents that have connected and were not forgotten, by name.
+    fn agents(&self) -> BoxFuture<'_, Result<Vec<StoredAgent>, Error>>;
+    /// The newest builds of a repository that an agent had and that have ended, without their jobs.
+    fn past(&self, repository: String, limit: u32) -> BoxFuture<'_, Result<Vec<Build>, Error>>;
     /// Ends the store; every commit that was answered is durable before.
     fn close(&self) -> BoxFuture<'_, ()>;
 }
@@ -61,6 +66,19 @@ pub struct Loaded {
     pub next_build: u64,
     /// What is not finished, with its idempotency key.
     pub builds: Vec<(String, active::Build)>,
+    /// The agents that get no new work, and who wants that.
+    pub drained: BTreeMap<AgentId, String>,
+    /// The schedules of all repositories.
+    pub timetables: Vec<Timetable>,
+}
+
+/// An agent that has connected.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredAgent {
+    /// As it introduced itself.
+    pub row: AgentRow,
+    /// Who wants it to get no new work.
+    pub drained_by: Option<String>,
 }
 
 /// Which builds a list has.

@@ -51,6 +51,9 @@ pub struct BuildSpec {
     pub labels: BTreeMap<String, String>,
     /// Higher goes first; 0 is normal.
     pub priority: i32,
+    /// The name of the schedule that started the build.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cron: Option<String>,
 }
 
 /// Where a build or a job stands.
@@ -106,6 +109,12 @@ pub struct Job {
     /// Where that attempt's time went.
     #[serde(default)]
     pub times: JobTimes,
+    /// The values of its axes with `-` between them; `main` without a matrix; none before the plan.
+    pub name: Option<String>,
+    /// The variables that the matrix sets.
+    pub axes: BTreeMap<String, String>,
+    /// Its failure does not fail the build.
+    pub allow_failure: bool,
 }
 
 /// One assignment of a job to an agent.
@@ -174,6 +183,15 @@ pub struct BuildEvent {
     pub kind: BuildEventKind,
 }
 
+/// One job of a plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobName {
+    /// The values of its axes with `-` between them; `main` without a matrix.
+    pub name: String,
+    /// Its failure does not fail the build.
+    pub allow_failure: bool,
+}
+
 /// What happened to a build.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -196,6 +214,64 @@ pub enum BuildEventKind {
     CancelRequested {
         /// Who.
         by: String,
+    },
+    /// Its jobs are known.
+    Planned {
+        /// In order.
+        jobs: Vec<JobName>,
+    },
+    /// An agent has given an attempt back before any code of the build ran.
+    HandedBack {
+        /// What it has to wait for, for people.
+        reason: String,
+    },
+    /// A job that had an end is queued again, as its manifest asks for.
+    JobRetried {
+        /// How the try ended.
+        outcome: Outcome,
+        /// Which try comes next, from 2.
+        next: u32,
+        /// How many there may be in all.
+        tries: u32,
+    },
+    /// A job is to end before its time, and not because somebody canceled the build.
+    JobStopped {
+        /// Why, for people.
+        reason: String,
+    },
+    /// A job has its outcome.
+    JobEnded {
+        /// The outcome.
+        outcome: Outcome,
+        /// It failed as the manifest allows.
+        allowed: bool,
+    },
+    /// All of a job that was to end is gone from its agent.
+    CancelConfirmed {
+        /// Since the end was asked for.
+        #[serde(with = "buildr_manifest::seconds")]
+        took: Duration,
+        /// How many containers were removed, where the agent said so.
+        containers_removed: Option<u32>,
+    },
+    /// The agent of an attempt is not heard of.
+    AgentSilent {
+        /// The agent's name.
+        agent_name: String,
+        /// How long it has been silent.
+        #[serde(with = "buildr_manifest::seconds")]
+        silent_for: Duration,
+        /// After how much longer the attempt counts as lost.
+        #[serde(with = "buildr_manifest::seconds")]
+        lost_in: Duration,
+    },
+    /// The agent of an attempt is heard of again.
+    AgentBack {
+        /// The agent's name.
+        agent_name: String,
+        /// How long it was silent.
+        #[serde(with = "buildr_manifest::seconds")]
+        silent_for: Duration,
     },
     /// The engine's own report.
     Job(Event),

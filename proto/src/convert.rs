@@ -9,6 +9,7 @@ mod build;
 mod build_event;
 mod event;
 mod outcome;
+mod plan;
 mod source;
 mod time;
 
@@ -19,7 +20,7 @@ use buildr_manifest::{LogName, ServiceName, StageName};
 pub use build::{build_state_from_pb, build_state_to_pb};
 pub use time::{duration_from_pb, duration_to_pb, timestamp_from_pb, timestamp_to_pb};
 
-use crate::limits::{MAX_LABEL, MAX_LABELS, MAX_TEXT};
+use crate::limits::{MAX_LABEL, MAX_LABELS, MAX_NAME, MAX_TEXT, MAX_VALUE, MAX_VARIABLES};
 
 /// Why a message is not what it should be. Names the message and the field as in the `.proto` files.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -173,6 +174,19 @@ impl Field {
     {
         let value = T::try_from(value).map_err(|error| self.wrong(error))?;
         if value == T::default() { Err(self.missing()) } else { Ok(value) }
+    }
+
+    /// Variables of a matrix: at most [`MAX_VARIABLES`], any text without a NUL.
+    pub fn variables(self, values: HashMap<String, String>) -> Result<BTreeMap<String, String>, Invalid> {
+        self.at_most(values.len(), MAX_VARIABLES)?;
+        let check = |(name, value): (String, String)| {
+            let value = self.text(value, MAX_VALUE)?;
+            if value.contains('\0') {
+                return Err(self.wrong(format!("the value of `{name}` has a NUL")));
+            }
+            Ok((self.line(name, MAX_NAME)?, value))
+        };
+        values.into_iter().map(check).collect()
     }
 
     /// Labels: at most [`MAX_LABELS`], with names and values of at most [`MAX_LABEL`] bytes.

@@ -5,6 +5,7 @@
 //! - [`pb`]: generated from `proto/buildr/v1`; used only where a message enters or leaves a program
 //! - [`id`]: ids of builds, attempts, agents
 //! - [`build`]: builds, jobs, stages and their events as domain types
+//! - [`plan`]: what a manifest wants of the farm
 //! - [`convert`]: `From` into, and `TryFrom` out of, generated types
 //! - [`limits`]: how much one message may hold
 //! - [`times`]: where a job's time went
@@ -14,6 +15,7 @@ pub mod build;
 pub mod convert;
 pub mod id;
 pub mod limits;
+pub mod plan;
 pub mod times;
 pub mod version;
 

@@ -43,6 +43,9 @@ pub const MAX_LABEL: usize = 256;
 /// The most jobs of one build.
 pub const MAX_JOBS: usize = 1000;
 
+/// The most schedules of one manifest.
+pub const MAX_SCHEDULES: usize = 100;
+
 /// The most stages of one job.
 pub const MAX_STAGES: usize = 1000;
 

@@ -8,8 +8,7 @@ use buildr_engine::{
 };
 use tokio::sync::{mpsc, watch};
 
-use super::{Ready, Runner};
-use crate::link::Plan;
+use super::{Ready, Runner, plan::plan_of};
 
 impl Runner for Engine {
     type Prepared = Prepared;
@@ -21,11 +20,7 @@ impl Runner for Engine {
         stop: &watch::Receiver<Stop>,
     ) -> Result<Ready<Prepared>, Finished> {
         let prepared = Engine::prepare(self, request, items, stop).await?;
-        let plan = Plan {
-            commit: prepared.commit.clone(),
-            image: prepared.plan.image.clone(),
-            stages: prepared.plan.stages.iter().map(|stage| stage.name.clone()).collect(),
-        };
+        let plan = plan_of(&prepared);
         Ok(Ready { plan, prepared })
     }
 

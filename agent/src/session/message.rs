@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use buildr_manifest::Pick;
 use buildr_proto::{
     BuildId, Invalid, JobId, PROTOCOL,
     convert::{Message, duration_from_pb},
@@ -58,15 +59,15 @@ pub(super) fn decline(attempt: String, reason: String) -> pb::AgentMessage {
 /// A job to take.
 pub(super) fn offer(message: pb::Offer) -> Result<Offer, Invalid> {
     const OFFER: Message = Message("Offer");
-    // The agent works on however long the orchestrator is away, so the lease is none of its business
-    // until a manifest can ask for a second attempt.
-    let pb::Offer { attempt, build, job, spec, valid_for, lease: _, timeout } = message;
+    // Whether the agent has to end a job when the orchestrator is away too long is known with its plan.
+    let pb::Offer { attempt, build, job, spec, valid_for, lease: _, timeout, axes, planned } = message;
     let build = BuildId::new(build).ok_or_else(|| OFFER.field("build").wrong("0 is no build's number"))?;
     let limit = timeout.map(|limit| duration_from_pb(OFFER.field("timeout"), Some(limit))).transpose()?;
     Ok(Offer {
         attempt: attempt.parse().map_err(|error| OFFER.field("attempt").wrong(error))?,
         job: JobId { build, index: job },
         spec: OFFER.field("spec").require(spec)?.try_into()?,
+        pick: if planned { Pick::Values(OFFER.field("axes").variables(axes)?) } else { Pick::First },
         valid_for: duration_from_pb(OFFER.field("valid_for"), valid_for)?.min(Duration::from_secs(3600)),
         timeout: limit,
     })

@@ -47,6 +47,8 @@ pub(crate) struct Facts {
     pub(crate) break_logs_after: Option<u32>,
     /// What a plan is answered with; unset: go.
     pub(crate) plan: Option<pb::report_plan_response::Decision>,
+    /// After what silence agents are to end their attempts.
+    pub(crate) fence_after: Option<Duration>,
     /// What an acceptance is answered with; unset: go.
     pub(crate) accept: Option<pb::accept_attempt_response::Decision>,
     /// What a hello is answered with instead of a welcome.
@@ -124,6 +126,7 @@ impl Orchestrator {
             valid_for: Some(duration_to_pb(Duration::from_secs(10))),
             lease: Some(duration_to_pb(Duration::from_secs(60))),
             timeout: Some(duration_to_pb(Duration::from_secs(600))),
+            ..Default::default()
         }));
     }
 
@@ -209,14 +212,15 @@ impl AgentService for Service {
         &self,
         request: Request<pb::ReportPlanRequest>,
     ) -> Result<Response<pb::ReportPlanResponse>, Status> {
-        let pb::ReportPlanRequest { attempt, instance, commit, jobs } = request.into_inner();
-        assert_eq!((commit.as_str(), jobs.len()), ("c0ffee", 1));
+        let pb::ReportPlanRequest { attempt, instance, commit, jobs, .. } = request.into_inner();
+        assert_eq!((&commit[..6], jobs.len()), ("c0ffee", 1));
         self.current(&attempt, &instance, |attempt| {
             attempt.plans += 1;
             Ok(())
         })?;
         let decision = self.facts.borrow().plan.unwrap_or(pb::report_plan_response::Decision::Go);
-        Ok(Response::new(pb::ReportPlanResponse { decision: decision.into() }))
+        let fence_after = self.facts.borrow().fence_after.map(duration_to_pb);
+        Ok(Response::new(pb::ReportPlanResponse { decision: decision.into(), fence_after }))
     }
 
     async fn report_events(

@@ -2,13 +2,11 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use buildr_agent::{
-    link::Plan,
-    runner::{Ready, Runner},
-};
+use buildr_agent::runner::{Ready, Runner};
 use buildr_engine::Reaped;
 use buildr_engine::job::{Finished, Item, JobRequest, Output, RunId, Stop};
 use buildr_manifest::{Event, EventKind, Outcome, StageName, StageState, Usage};
+use buildr_proto::plan::{BuildPlan, PlannedJob};
 use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -104,9 +102,11 @@ impl Runner for FakeRunner {
         items: &mpsc::Sender<Item>,
         _stop: &watch::Receiver<Stop>,
     ) -> Result<Ready<JobRequest>, Finished> {
-        let plan = Plan { commit: Some("c0ffee".into()), image: "i:1".into(), stages: vec![stage("build")] };
+        let job = PlannedJob { image: "i:1".into(), stages: vec![stage("build")], ..PlannedJob::default() };
+        let (image, stages) = (job.image.clone(), job.stages.clone());
+        let commit = Some("c0ffee".repeat(7)[..40].to_owned());
+        let plan = Ok(BuildPlan { commit, jobs: vec![job], ..BuildPlan::default() });
         items.send(event(EventKind::JobStarted)).await.unwrap();
-        let (image, stages) = (plan.image.clone(), plan.stages.clone());
         items.send(event(EventKind::Planned { image, stages, services: Vec::new() })).await.unwrap();
         Ok(Ready { plan, prepared: request })
     }

@@ -169,6 +169,38 @@ impl BuildService for Fake {
         Ok(Response::new(stream(self.break_after, next, self.world.subscribe())))
     }
 
+    async fn retry_build(
+        &self,
+        _: Request<pb::RetryBuildRequest>,
+    ) -> Result<Response<pb::RetryBuildResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn explain(&self, _: Request<pb::ExplainRequest>) -> Result<Response<pb::ExplainResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn list_agents(
+        &self,
+        _: Request<pb::ListAgentsRequest>,
+    ) -> Result<Response<pb::ListAgentsResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn drain_agent(
+        &self,
+        _: Request<pb::DrainAgentRequest>,
+    ) -> Result<Response<pb::DrainAgentResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn remove_agent(
+        &self,
+        _: Request<pb::RemoveAgentRequest>,
+    ) -> Result<Response<pb::RemoveAgentResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
     async fn cancel_build(
         &self,
         _: Request<pb::CancelBuildRequest>,
@@ -278,6 +310,9 @@ fn build(state: BuildState) -> Build {
         commit: None,
         cancel_requested_by: None,
         jobs: vec![Job {
+            name: None,
+            axes: Default::default(),
+            allow_failure: false,
             index: 1,
             state,
             attempt: Some(Attempt { id: attempt(), agent, agent_name: "north".to_owned() }),
@@ -296,6 +331,7 @@ fn spec() -> BuildSpec {
         variables: Vec::new(),
         labels: Default::default(),
         priority: 0,
+        cron: None,
     }
 }
 

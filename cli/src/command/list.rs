@@ -220,6 +220,7 @@ mod tests {
                 variables: Vec::new(),
                 labels: BTreeMap::new(),
                 priority: 0,
+                cron: None,
             },
             submitted_by: "ann".to_owned(),
             started_at: (state != BuildState::Queued).then(|| submitted_at + Duration::from_secs(2)),

@@ -123,6 +123,7 @@ pub(super) async fn run(args: Args, globals: &Globals, screen: &Screen) -> Resul
         variables: args.vars.iter().map(|Variable(name, value)| (name.clone(), value.clone())).collect(),
         labels: args.labels.iter().cloned().collect::<BTreeMap<_, _>>(),
         priority: args.priority,
+        cron: None,
     };
     let then = match (args.follow, args.no_follow, args.wait) {
         (_, _, true) => Then::Wait,

@@ -177,6 +177,7 @@ mod tests {
             variables: vec![(VarName::new("A").unwrap(), "it's".to_owned())],
             labels: BTreeMap::new(),
             priority: 0,
+            cron: None,
         };
         let expected = r"buildr run --event manual -f 'ci/a b.yml' --var 'A=it'\''s'";
         assert_eq!(reproduce(&spec), expected);

@@ -11,7 +11,7 @@ use buildr_engine::job::{Item, Output};
 use buildr_manifest::{Event, LogName, Outcome, ServiceName, StageName};
 use buildr_proto::{
     BuildId,
-    build::{BuildEvent, BuildEventKind},
+    build::{BuildEvent, BuildEventKind, JobName},
 };
 use jiff::Timestamp;
 use serde::Serialize;
@@ -57,6 +57,43 @@ enum FarmEvent<'a> {
     },
     CancelRequested {
         by: &'a str,
+    },
+    JobsPlanned {
+        jobs: &'a [JobName],
+    },
+    HandedBack {
+        job: u32,
+        reason: &'a str,
+    },
+    JobRetried {
+        job: u32,
+        result: &'a Outcome,
+        next: u32,
+        tries: u32,
+    },
+    JobStopped {
+        job: u32,
+        reason: &'a str,
+    },
+    JobEnded {
+        job: u32,
+        result: &'a Outcome,
+        allowed: bool,
+    },
+    CancelConfirmed {
+        job: u32,
+        took: f64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        containers_removed: Option<u32>,
+    },
+    AgentSilent {
+        agent: &'a str,
+        silent_for: f64,
+        lost_in: f64,
+    },
+    AgentBack {
+        agent: &'a str,
+        silent_for: f64,
     },
     Finished {
         #[serde(flatten)]
@@ -174,6 +211,28 @@ fn farm_event(event: &BuildEvent) -> Option<FarmEvent<'_>> {
             FarmEvent::AttemptLost { reason, requeued: *requeued }
         }
         BuildEventKind::CancelRequested { by } => FarmEvent::CancelRequested { by },
+        BuildEventKind::Planned { jobs } => FarmEvent::JobsPlanned { jobs },
+        BuildEventKind::HandedBack { reason } => FarmEvent::HandedBack { job: event.job, reason },
+        BuildEventKind::JobRetried { outcome, next, tries } => {
+            FarmEvent::JobRetried { job: event.job, result: outcome, next: *next, tries: *tries }
+        }
+        BuildEventKind::JobStopped { reason } => FarmEvent::JobStopped { job: event.job, reason },
+        BuildEventKind::JobEnded { outcome, allowed } => {
+            FarmEvent::JobEnded { job: event.job, result: outcome, allowed: *allowed }
+        }
+        BuildEventKind::CancelConfirmed { took, containers_removed } => FarmEvent::CancelConfirmed {
+            job: event.job,
+            took: took.as_secs_f64(),
+            containers_removed: *containers_removed,
+        },
+        BuildEventKind::AgentSilent { agent_name, silent_for, lost_in } => FarmEvent::AgentSilent {
+            agent: agent_name,
+            silent_for: silent_for.as_secs_f64(),
+            lost_in: lost_in.as_secs_f64(),
+        },
+        BuildEventKind::AgentBack { agent_name, silent_for } => {
+            FarmEvent::AgentBack { agent: agent_name, silent_for: silent_for.as_secs_f64() }
+        }
         BuildEventKind::Finished(outcome) => FarmEvent::Finished { outcome },
         BuildEventKind::Job(_) => return None,
     })

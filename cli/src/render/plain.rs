@@ -9,7 +9,10 @@ use std::{
 
 use buildr_engine::job::{Item, Output};
 use buildr_manifest::{Event, EventKind, LogName, Outcome, StageName};
-use buildr_proto::build::{BuildEvent, BuildEventKind};
+use buildr_proto::{
+    BuildId,
+    build::{BuildEvent, BuildEventKind},
+};
 use jiff::{Timestamp, tz::TimeZone};
 
 use super::{
@@ -321,6 +324,7 @@ impl<O: Write, E: Write> Plain<O, E> {
 /// What an event of the farm says to people; none for those that say nothing.
 pub(super) fn farm_line(event: &BuildEvent) -> Option<String> {
     let build = event.build;
+    let job = format!("job {build}.{}", event.job);
     Some(match &event.kind {
         BuildEventKind::Queued => format!("build {build} is queued"),
         BuildEventKind::AttemptAccepted { agent_name } => {
@@ -333,6 +337,37 @@ pub(super) fn farm_line(event: &BuildEvent) -> Option<String> {
         BuildEventKind::CancelRequested { by } => {
             format!("build {build} is being canceled by {}", sanitize(by))
         }
+        BuildEventKind::Planned { jobs } if jobs.len() < 2 => return None,
+        BuildEventKind::Planned { jobs } => {
+            let names: Vec<_> = (1..).zip(jobs).map(|(index, job)| named(build, index, &job.name)).collect();
+            format!("build {build} has {} jobs: {}", jobs.len(), names.join(", "))
+        }
+        BuildEventKind::HandedBack { reason } => format!("{job} waits again: {}", sanitize(reason)),
+        BuildEventKind::JobRetried { outcome, next, tries } => {
+            format!("{job} is tried again ({next} of {tries}): {}", sanitize_lines(&outcome.to_string()))
+        }
+        BuildEventKind::JobStopped { reason } => format!("{job} is to end: {}", sanitize(reason)),
+        BuildEventKind::JobEnded { outcome, allowed } => {
+            let allowed = if *allowed { " (allowed)" } else { "" };
+            format!("{job}: {}{allowed}", sanitize_lines(&outcome.to_string()))
+        }
+        BuildEventKind::CancelConfirmed { took, containers_removed } => {
+            let removed = match containers_removed {
+                Some(1) => ", 1 container removed".to_owned(),
+                Some(count) => format!(", {count} containers removed"),
+                None => String::new(),
+            };
+            format!("canceled in {}{removed}", text::duration(*took))
+        }
+        BuildEventKind::AgentSilent { agent_name, silent_for, lost_in } => format!(
+            "agent {} has not been heard of for {}; {job} goes on there as far as anybody knows, and counts as lost in {}",
+            sanitize(agent_name),
+            text::duration(*silent_for),
+            text::duration(*lost_in)
+        ),
+        BuildEventKind::AgentBack { agent_name, silent_for } => {
+            format!("agent {} is back after {}", sanitize(agent_name), text::duration(*silent_for))
+        }
         BuildEventKind::Job(_) | BuildEventKind::Finished(_) => return None,
     })
 }
@@ -344,6 +379,11 @@ pub(super) fn container_line(stage: &StageName, image: &str, pull: std::time::Du
         false => format!(", pulled in {}", text::duration(pull)),
     };
     format!("{}: its container of {} is ready{pulled}", sanitize(stage), sanitize(image))
+}
+
+/// A job with its number and its name.
+fn named(build: BuildId, index: u32, name: &str) -> String {
+    format!("{build}.{index} {}", sanitize(name))
 }
 
 /// What is said of a log of which the end is missing.

@@ -37,9 +37,9 @@ pub struct StagePlan {
     pub skip: Option<String>,
 }
 
-/// Keys at the top that are planned and not carried out yet.
-const SETTINGS: [&str; 9] =
-    ["shell", "clone", "agent", "services", "cache", "concurrency", "retry", "docker", "resources"];
+/// Keys at the top that are planned and not carried out yet. `agent`, `concurrency` and `retry` are the
+/// farm's business: a run on one machine has no other agent, no other build, and no second try.
+const SETTINGS: [&str; 6] = ["shell", "clone", "services", "cache", "docker", "resources"];
 
 /// Keys of a stage that are planned and not carried out yet.
 const STAGE_SETTINGS: [&str; 12] = [

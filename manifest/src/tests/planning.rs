@@ -338,11 +338,8 @@ fn what_the_engine_can_not_do_is_refused_and_not_ignored() {
     for text in [
         "shell: bash",
         "clone: {depth: 1}",
-        "agent: {os: linux}",
         "services: [redis]",
         "cache: {key: a, paths: [b]}",
-        "concurrency: a",
-        "retry: 1",
         "docker: false",
         "resources: {cpus: 1}",
         "matrix: {A: [a, b]}",

@@ -1,13 +1,17 @@
 //! Agents: who is there, and that both sides agree on what each of them has.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-use buildr_proto::{AgentId, AttemptId, InstanceId, JobId};
+use buildr_proto::{AgentId, AttemptId, InstanceId, JobId, build::BuildEventKind};
 use jiff::Timestamp;
 
 use super::{
     Answer, State,
     build::{Attempt, Phase},
+    ending::Wanted,
     input::{Claim, Desired, Effects, Heartbeat, Hello, Refusal, Reply, SessionId, Signal, Want},
     record::AgentRow,
 };
@@ -26,12 +30,23 @@ pub(super) struct Agent {
     pub(super) draining: bool,
     pub(super) link: Link,
     pub(super) heard: Timestamp,
-    /// No offers before this.
-    pub(super) paused_until: Timestamp,
+    /// Since it did not take an offer.
+    pub(super) pause: Option<Pause>,
+    /// Whoever watches its attempts was told that it is silent.
+    pub(super) silence_noted: bool,
     /// Current attempts, offers too.
     pub(super) attempts: BTreeSet<AttemptId>,
     /// Attempts that it still works on and that are not current; they take slots until they are gone.
     pub(super) leftovers: BTreeSet<AttemptId>,
+}
+
+/// Why an agent gets no offers for a while.
+#[derive(Clone, Debug)]
+pub(super) struct Pause {
+    /// Until when.
+    pub(super) until: Timestamp,
+    /// Why.
+    pub(super) why: String,
 }
 
 /// Whether an agent has a connection.
@@ -52,7 +67,8 @@ impl Agent {
             draining: false,
             link: Link::Gone,
             heard: now,
-            paused_until: now,
+            pause: None,
+            silence_noted: false,
             attempts: BTreeSet::new(),
             leftovers: BTreeSet::new(),
         }
@@ -74,8 +90,9 @@ impl Agent {
 impl State {
     pub(super) fn hello(&mut self, hello: Hello, now: Timestamp, out: &mut Effects) -> Answer {
         self.admit(&hello, now, out)?;
-        let paused_until = self.agents.get(&hello.agent).map_or(now, |agent| agent.paused_until);
+        let pause = self.agents.get(&hello.agent).and_then(|agent| agent.pause.clone());
         self.reconcile(&hello, now, out);
+        self.hear(&hello.agent, now, out);
         let attempts = self.agents.remove(&hello.agent).map(|agent| agent.attempts).unwrap_or_default();
         out.writes.agents.insert(
             hello.agent.clone(),
@@ -98,7 +115,8 @@ impl State {
             draining: hello.draining,
             link: Link::Connected(hello.session),
             heard: now,
-            paused_until,
+            pause,
+            silence_noted: false,
             attempts,
             leftovers,
         };
@@ -152,9 +170,8 @@ impl State {
     }
 
     pub(super) fn heartbeat(&mut self, beat: Heartbeat, now: Timestamp, out: &mut Effects) -> Answer {
-        let agent = self.connected(&beat.agent, beat.session)?;
-        agent.heard = now;
-        agent.draining = beat.draining;
+        self.connected(&beat.agent, beat.session)?.draining = beat.draining;
+        self.hear(&beat.agent, now, out);
         for id in self.attempts_of(&beat.agent) {
             let Some(job) = self.attempts.get(&id).copied() else { continue };
             let named = beat.held.contains(&id);
@@ -199,10 +216,8 @@ impl State {
     pub(super) fn desired(&self, agent: &AgentId, id: AttemptId) -> Desired {
         let want = match self.attempt(id) {
             Some((job, attempt)) if attempt.agent == *agent => {
-                match self.builds.get(&job.build).and_then(|build| build.row.cancel.clone()) {
-                    Some(by) => Want::Cancel { by },
-                    None => Want::Run,
-                }
+                let wanted = self.job(job).and_then(|(build, job)| build.wanted_end(job));
+                wanted.map_or(Want::Run, |Wanted { by, .. }| Want::Cancel { by })
             }
             _ => Want::Abandon,
         };
@@ -213,6 +228,39 @@ impl State {
         held.iter().map(|id| self.desired(agent, *id)).collect()
     }
 
+    /// An agent gives a sign of life.
+    pub(super) fn hear(&mut self, id: &AgentId, now: Timestamp, out: &mut Effects) {
+        let Some(agent) = self.agents.get_mut(id) else { return };
+        let silent_for = since(agent.heard, now);
+        agent.heard = now;
+        if std::mem::take(&mut agent.silence_noted) {
+            let agent_name = agent.name.clone();
+            self.note_for_all(id, &BuildEventKind::AgentBack { agent_name, silent_for }, now, out);
+        }
+    }
+
+    /// Tells once whoever watches an agent's attempts that nothing is heard of it.
+    pub(super) fn note_silence(&mut self, id: &AgentId, now: Timestamp, out: &mut Effects) {
+        let Some(agent) = self.agents.get_mut(id) else { return };
+        if std::mem::replace(&mut agent.silence_noted, true) {
+            return;
+        }
+        let (agent_name, silent_for) = (agent.name.clone(), since(agent.heard, now));
+        for attempt in self.attempts_of(id) {
+            let Some((job, _)) = self.attempt(attempt) else { continue };
+            let lost_in = (self.lease_of(job) + self.limits.grace).saturating_sub(silent_for);
+            let kind = BuildEventKind::AgentSilent { agent_name: agent_name.clone(), silent_for, lost_in };
+            self.note(job, Some(attempt), kind, now, out);
+        }
+    }
+
+    fn note_for_all(&mut self, id: &AgentId, kind: &BuildEventKind, now: Timestamp, out: &mut Effects) {
+        for attempt in self.attempts_of(id) {
+            let Some((job, _)) = self.attempt(attempt) else { continue };
+            self.note(job, Some(attempt), kind.clone(), now, out);
+        }
+    }
+
     pub(super) fn attempts_of(&self, agent: &AgentId) -> Vec<AttemptId> {
         self.agents.get(agent).map(|agent| agent.attempts.iter().copied().collect()).unwrap_or_default()
     }
@@ -221,4 +269,8 @@ impl State {
     pub(super) fn connected(&mut self, id: &AgentId, session: SessionId) -> Result<&mut Agent, Refusal> {
         self.agents.get_mut(id).filter(|agent| agent.session() == Some(session)).ok_or(Refusal::Replaced)
     }
+}
+
+fn since(then: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(now.duration_since(then)).unwrap_or_default()
 }

@@ -7,12 +7,15 @@ use buildr_proto::{
     AgentId, AttemptId, InstanceId,
     build::{BuildSpec, BuildState, Stage, StageProgress},
     limits::MAX_STAGES,
+    plan::Face,
 };
 use jiff::Timestamp;
 
 use super::{
+    ending::Ending,
     input::LogVerdict,
     record::{AttemptRow, AttemptState, BuildRow, JobRow, StageRow},
+    verdict,
 };
 
 /// The longest command that is kept to be shown again when its step fails.
@@ -41,10 +44,16 @@ pub struct Build {
 pub struct Job {
     /// Its index in the build, from 1.
     pub index: u32,
+    /// What the plan says of it; nothing before there is one.
+    pub face: Face,
     /// The labels that its agent must have.
     pub labels: BTreeMap<String, String>,
     /// How many attempts were lost.
     pub losses: u32,
+    /// How many extra tries it had, because the manifest asks for them.
+    pub retries: u32,
+    /// Why it is to end before its time, a cancel of the build left aside.
+    pub ending: Option<Ending>,
     /// When it was queued, for the last time.
     pub queued_at: Timestamp,
     /// The current or last accepted attempt.
@@ -58,8 +67,8 @@ pub struct Job {
 /// ```text
 /// queued ──offer──▶ held ──final report──▶ finished(outcome)
 ///    ▲                │  └──lost after a stage began──▶ finished(agent_lost)
-///    └──void, lost────┘
-/// queued ──cancel, queue limit──▶ finished(canceled, expired)
+///    └──void, lost, handed back, retry of the manifest────┘
+/// queued ──cancel, superseded, a sibling that failed fast, queue limit──▶ finished(...)
 /// ```
 #[derive(Clone, Debug)]
 pub enum JobState {
@@ -121,12 +130,14 @@ pub struct Progress {
     pub stages: Vec<StageRow>,
     /// In how many heartbeats in a row the agent did not name it.
     pub unnamed: u32,
+    /// How many containers were removed at the job's end; not kept over a restart.
+    pub removed: Option<u32>,
 }
 
 impl Build {
     /// Where it stands, from its jobs.
     pub fn state(&self) -> BuildState {
-        if let Some(outcome) = self.outcome() {
+        if let Some(outcome) = verdict::of_build(self) {
             BuildState::Finished(outcome)
         } else if self.row.started_at.is_some() {
             BuildState::Running
@@ -135,28 +146,22 @@ impl Build {
         }
     }
 
-    /// Its outcome once all jobs have one: the first that is no success; else passed, if any passed.
-    fn outcome(&self) -> Option<Outcome> {
-        let outcomes: Option<Vec<&Outcome>> = self
-            .jobs
-            .iter()
-            .map(|job| match &job.state {
-                JobState::Finished(outcome) => Some(outcome),
-                _ => None,
-            })
-            .collect();
-        let outcomes = outcomes?;
-        let decisive = outcomes
-            .iter()
-            .find(|outcome| !outcome.is_success())
-            .or_else(|| outcomes.iter().find(|outcome| matches!(outcome, Outcome::Passed)))
-            .or_else(|| outcomes.first());
-        decisive.map(|outcome| (*outcome).clone())
+    /// How many of its jobs an agent has, or an offer for.
+    pub fn held(&self) -> usize {
+        self.jobs.iter().filter(|job| matches!(job.state, JobState::Held(_))).count()
+    }
+
+    /// True where a job is tried again after the loss of its agent, though a stage had begun.
+    pub fn survives_loss(&self, job: &Job) -> bool {
+        let retry = self.row.terms.as_ref().and_then(|terms| terms.retry.as_ref());
+        let lost = Outcome::AgentLost { agent: String::new() };
+        retry.is_some_and(|retry| retry.wants_another(&lost, job.retries))
     }
 
     /// The row of one of its jobs.
     pub fn job_row(&self, place: usize) -> JobRow {
-        let Job { index, labels, losses, queued_at, last_attempt, state } = &self.jobs[place];
+        let Job { index, face, labels, losses, retries, ending, queued_at, last_attempt, state } =
+            &self.jobs[place];
         let state = match state {
             JobState::Finished(outcome) => BuildState::Finished(outcome.clone()),
             JobState::Held(attempt) if attempt.progress().is_some() => BuildState::Running,
@@ -166,10 +171,30 @@ impl Build {
             build: self.row.number,
             index: *index,
             state,
+            face: face.clone(),
             labels: labels.clone(),
             losses: *losses,
+            retries: *retries,
+            ending: ending.clone(),
             queued_at: *queued_at,
             attempt: *last_attempt,
+        }
+    }
+}
+
+impl Job {
+    /// One that waits from now on.
+    pub fn new(index: u32, labels: BTreeMap<String, String>, now: Timestamp) -> Self {
+        Self {
+            index,
+            face: Face::default(),
+            labels,
+            losses: 0,
+            retries: 0,
+            ending: None,
+            queued_at: now,
+            last_attempt: None,
+            state: JobState::Queued { since: now },
         }
     }
 }
@@ -217,7 +242,7 @@ impl Attempt {
 impl Progress {
     /// That of an attempt that was accepted just now.
     pub fn new(accepted_at: Timestamp) -> Self {
-        Self { accepted_at, events: 0, outcome: None, stages: Vec::new(), unnamed: 0 }
+        Self { accepted_at, events: 0, outcome: None, stages: Vec::new(), unnamed: 0, removed: None }
     }
 
     /// Takes in one event and gives the places of the stages that it changed.
@@ -245,8 +270,9 @@ impl Progress {
                     row.stage.failed_command = row.command.clone().filter(|_| ended_badly);
                 })
             }
-            EventKind::JobFinished { outcome, .. } => {
+            EventKind::JobFinished { outcome, containers_removed, .. } => {
                 self.outcome = Some(outcome.clone());
+                self.removed = Some(*containers_removed);
                 Vec::new()
             }
             _ => Vec::new(),

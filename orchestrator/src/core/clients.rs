@@ -9,10 +9,10 @@ use jiff::Timestamp;
 
 use super::{
     Answer, State,
-    build::{Build, Job, JobState, Phase},
-    input::{Desired, Effects, Refusal, Reply, Signal, Submit, Want},
+    build::{Build, Job},
+    input::{Effects, Refusal, Reply, Submit},
     queue::Entry,
-    record::{AttemptState, BuildRow, NewBuild},
+    record::{BuildRow, NewBuild},
 };
 
 impl State {
@@ -40,17 +40,11 @@ impl State {
             finished_at: None,
             commit: spec.source.commit.clone(),
             cancel: None,
-            planned: false,
+            cancel_at: None,
+            terms: None,
             events: 0,
         };
-        let job = Job {
-            index: 1,
-            labels: spec.labels.clone(),
-            losses: 0,
-            queued_at: now,
-            last_attempt: None,
-            state: JobState::Queued { since: now },
-        };
+        let job = Job::new(1, spec.labels.clone(), now);
         let build = Build { spec, row, key: key.clone(), jobs: vec![job] };
         self.queue.insert(Entry::of(&build, &build.jobs[0], now));
         self.keys.insert(key, number);
@@ -75,6 +69,7 @@ impl State {
             return Ok(Reply::Canceled(build.state()));
         }
         build.row.cancel = Some(by.clone());
+        build.row.cancel_at = Some(now);
         let jobs = build.jobs.len() as u32;
         self.note(
             JobId { build: number, index: 0 },
@@ -85,33 +80,10 @@ impl State {
         );
         self.save_build(number, out);
         for index in 1..=jobs {
-            self.cancel_job(JobId { build: number, index }, &by, now, out);
+            self.wind_up(JobId { build: number, index }, now, out);
         }
         let ended = BuildState::Finished(Outcome::Canceled { by });
         let state = self.builds.get(&number).map_or(ended, |build| build.state());
         Ok(Reply::Canceled(state))
-    }
-
-    /// Ends a job that no agent has; tells the agent that has it.
-    fn cancel_job(&mut self, id: JobId, by: &str, now: Timestamp, out: &mut Effects) {
-        let Some((_, job)) = self.job(id) else { return };
-        match &job.state {
-            JobState::Finished(_) => return,
-            JobState::Queued { .. } => {}
-            JobState::Held(attempt) => {
-                let session = self.agents.get(&attempt.agent).and_then(|agent| agent.session());
-                if let Some(session) = session {
-                    let want = Want::Cancel { by: by.to_owned() };
-                    out.signals.push(Signal::Desired(session, Desired { attempt: attempt.id, want }));
-                }
-                if !matches!(attempt.phase, Phase::Offered) {
-                    return;
-                }
-                let void_at = now + self.limits.offer;
-                self.canceled_offers.insert(attempt.id, (attempt.agent.clone(), void_at));
-                self.detach(id, AttemptState::Void, now, out);
-            }
-        }
-        self.end_job(id, Outcome::Canceled { by: by.to_owned() }, now, out);
     }
 }

@@ -6,9 +6,14 @@ use buildr_manifest::{Event, LogName};
 use buildr_proto::{
     AgentId, AttemptId, BuildId, InstanceId, JobId,
     build::{BuildEvent, BuildSpec, BuildState},
+    plan::BuildPlan,
 };
+use jiff::Timestamp;
 
-use super::record::Batch;
+use super::{
+    explain::Explanation,
+    record::{AgentOrder, Batch},
+};
 
 /// One connection of an agent. Later ones have higher numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -50,13 +55,24 @@ pub enum Input {
     Plan {
         /// Whose it is.
         claim: Claim,
-        /// The commit that it resolved.
-        commit: Option<String>,
-        /// The jobs; the first is the attempt's own. Never empty.
-        jobs: Vec<PlannedJob>,
+        /// What the manifest wants.
+        plan: BuildPlan,
     },
     /// An agent reports events.
     Report(Report),
+    /// A client asks why a build stands where it stands. Changes nothing.
+    Explain(BuildId),
+    /// A client asks who is there. Changes nothing.
+    Agents,
+    /// A client asks what the schedules start next. Changes nothing.
+    Upcoming,
+    /// An operator wants something of an agent that has connected before.
+    Order {
+        /// The agent.
+        agent: AgentId,
+        /// What.
+        order: AgentOrder,
+    },
     /// Make offers, at most as many as there are ids.
     Dispatch {
         /// Fresh ids.
@@ -126,13 +142,6 @@ pub struct Claim {
     pub agent: AgentId,
     /// The agent's process.
     pub instance: InstanceId,
-}
-
-/// One job of a plan.
-#[derive(Clone, Debug, Default)]
-pub struct PlannedJob {
-    /// Labels that its agent must have.
-    pub labels: BTreeMap<String, String>,
 }
 
 /// Events of an attempt.
@@ -220,6 +229,10 @@ pub struct Offer {
     pub job: JobId,
     /// What to build, pinned to the commit once that is known.
     pub spec: BuildSpec,
+    /// The variables that the matrix sets in this job.
+    pub axes: BTreeMap<String, String>,
+    /// A plan is known, so the job is the one with just these axes.
+    pub planned: bool,
     /// When it is void.
     pub valid_for: Duration,
     /// How long an agent may be silent.
@@ -271,8 +284,31 @@ pub enum Reply {
         /// What is wanted of the attempt.
         desired: Desired,
     },
+    /// Why the jobs of a build stand where they stand.
+    Explained(Vec<Explanation>),
+    /// The agents that are connected or hold an attempt.
+    Agents(Vec<LiveAgent>),
+    /// What the schedules start next, the soonest first: when, repository, name.
+    Upcoming(Vec<(Timestamp, String, String)>),
     /// How many offers were made.
     Dispatched(usize),
+}
+
+/// An agent that is connected or holds an attempt.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LiveAgent {
+    /// Its id.
+    pub id: AgentId,
+    /// It has a session.
+    pub connected: bool,
+    /// It leaves by itself.
+    pub leaving: bool,
+    /// When it was heard of last.
+    pub heard: Timestamp,
+    /// It is not heard of.
+    pub silent: bool,
+    /// Its attempts, offers left out.
+    pub attempts: Vec<(JobId, AttemptId)>,
 }
 
 /// The answer to an acceptance.
@@ -287,9 +323,12 @@ pub enum Accepted {
 /// The answer to a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Planned {
-    /// Run the first job.
-    Go,
-    /// The jobs are queued; the attempt is over.
+    /// Run the job.
+    Go {
+        /// After a silence this long the agent has to end it by itself.
+        fence_after: Option<Duration>,
+    },
+    /// The job waits again; the attempt is over.
     HandBack,
     /// A cancel came first.
     Canceled,
@@ -334,6 +373,9 @@ pub enum Refusal {
     /// Too much waits.
     #[error("{0} jobs wait in the queue, and no more can: try again later")]
     QueueFull(usize),
+    /// An agent that is connected cannot be forgotten: it would be there again at once.
+    #[error("agent {0} is connected: stop its process first, or `buildr agents drain` it")]
+    Connected(String),
     /// There is no such build that is not finished.
     #[error("there is no build {0} that has not ended")]
     NoSuchBuild(BuildId),

@@ -10,10 +10,13 @@ use jiff::Timestamp;
 use super::{
     State,
     agents::Link,
-    build::{Attempt, JobState},
+    build::{Attempt, JobState, Phase},
+    ending::{Wanted, Why},
+    find,
     input::{Effects, Signal},
     queue::Entry,
     record::AttemptState,
+    verdict,
 };
 
 /// A job of which this many attempts were lost before anything had begun is not tried again.
@@ -77,6 +80,9 @@ impl State {
             out.writes.attempts.insert(row.id, row);
             out.signals.push(Signal::Over(attempt.id));
         }
+        if let Some((build, job)) = find(&self.builds, id) {
+            self.groups.release(build, job);
+        }
         self.attempts.remove(&attempt.id);
         self.offers.remove(&attempt.id);
         if let Some(agent) = self.agents.get_mut(&attempt.agent) {
@@ -117,10 +123,51 @@ impl State {
             let entry = Entry::of(build, &build.jobs[place], since);
             self.queue.remove(&entry);
         }
+        if let Some((build, job)) = find(&self.builds, id) {
+            self.groups.leave(build, job);
+        }
         let Some((build, place)) = self.job_mut(id) else { return };
-        build.jobs[place].state = JobState::Finished(outcome);
+        let is_success = verdict::counts_as_success(&build.jobs[place], &outcome);
+        let allowed = is_success && !outcome.is_success();
+        let siblings = build.jobs.len() as u32;
+        let is_wanted = build.wanted_end(&build.jobs[place]).is_some();
+        let fails_fast = build.row.terms.as_ref().is_some_and(|terms| terms.fail_fast);
+        build.jobs[place].state = JobState::Finished(outcome.clone());
         self.save_job(id, out);
+        if siblings > 1 {
+            self.note(id, None, BuildEventKind::JobEnded { outcome, allowed }, now, out);
+        }
+        if fails_fast && !is_success && !is_wanted {
+            for index in (1..=siblings).filter(|index| *index != id.index) {
+                let why = Why::FailFast { job: id.index };
+                self.stop_job(JobId { build: id.build, index }, why, now, out);
+            }
+        }
         self.end_build(id.build, now, out);
+    }
+
+    /// Queues a job again whose try ended so, if its manifest wants that and nobody wants its end.
+    /// The job was detached. False where it is to end.
+    pub(super) fn try_again(
+        &mut self,
+        id: JobId,
+        outcome: &Outcome,
+        now: Timestamp,
+        out: &mut Effects,
+    ) -> bool {
+        let Some((build, place)) = self.job_mut(id) else { return false };
+        if build.wanted_end(&build.jobs[place]).is_some() {
+            return false;
+        }
+        let retries = build.jobs[place].retries;
+        let retry = build.row.terms.as_ref().and_then(|terms| terms.retry.as_ref());
+        let Some(retry) = retry.filter(|retry| retry.wants_another(outcome, retries)) else { return false };
+        let tries = retry.times + 1;
+        build.jobs[place].retries += 1;
+        let kind = BuildEventKind::JobRetried { outcome: outcome.clone(), next: retries + 2, tries };
+        self.note(id, None, kind, now, out);
+        self.enqueue(id, now, out);
+        true
     }
 
     /// Ends a build whose jobs have all ended; then it is no longer in memory.
@@ -141,11 +188,12 @@ impl State {
     /// Gives up an attempt. Its job is queued again where nothing had begun; otherwise it ends.
     pub(super) fn lose(&mut self, id: JobId, reason: &str, now: Timestamp, out: &mut Effects) {
         let Some(mut attempt) = self.detach(id, AttemptState::Lost, now, out) else { return };
-        let begun = matches!(attempt.phase, super::Phase::Running(_));
+        let begun = matches!(attempt.phase, Phase::Running(_));
         let agent = attempt.agent_name.clone();
         let attempt_id = attempt.id;
-        let mut reported = None;
+        let (mut reported, mut has_passed) = (None, false);
         if let Some(progress) = attempt.progress_mut() {
+            has_passed = progress.has_passed_stage();
             reported = progress.outcome.take();
             for place in progress.give_up() {
                 out.writes.stages.insert((attempt_id, place as u32), progress.stages[place].clone());
@@ -154,20 +202,26 @@ impl State {
         let Some((build, place)) = self.job_mut(id) else { return };
         build.jobs[place].losses += 1;
         let tries_left = build.jobs[place].losses < MAX_LOSSES;
-        let canceled = build.row.cancel.clone().map(|by| Outcome::Canceled { by });
-        let outcome = match canceled.or(reported) {
-            Some(outcome) => Some(outcome),
-            None if begun || !tries_left => Some(Outcome::AgentLost { agent }),
-            None => None,
-        };
-        let lost = BuildEventKind::AttemptLost { reason: reason.to_owned(), requeued: outcome.is_none() };
-        self.note(id, Some(attempt_id), lost, now, out);
+        let wanted = build.wanted_end(&build.jobs[place]).map(|Wanted { outcome, .. }| outcome);
+        let reported = reported.filter(|outcome| *outcome != Outcome::Passed || has_passed);
+        let outcome = wanted.or(reported);
+        let lost = Outcome::AgentLost { agent };
+        let again = outcome.is_none() && begun && build.survives_loss(&build.jobs[place]);
+        let requeued = outcome.is_none() && tries_left && (!begun || again);
+        self.note(
+            id,
+            Some(attempt_id),
+            BuildEventKind::AttemptLost { reason: reason.to_owned(), requeued },
+            now,
+            out,
+        );
+        // `detach` left the job as queued without an entry; `end_job` finds none to remove.
         match outcome {
-            Some(outcome) => {
-                // `detach` left the job as queued without an entry; `end_job` finds none to remove.
-                self.end_job(id, outcome, now, out);
-            }
-            None => self.enqueue(id, now, out),
+            Some(outcome) if self.try_again(id, &outcome, now, out) => {}
+            Some(outcome) => self.end_job(id, outcome, now, out),
+            None if again && requeued && self.try_again(id, &lost, now, out) => {}
+            None if requeued => self.enqueue(id, now, out),
+            None => self.end_job(id, lost, now, out),
         }
     }
 }

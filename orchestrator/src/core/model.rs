@@ -1,16 +1,25 @@
 //! Random inputs in any order: the invariants hold after each of them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    num::NonZeroU32,
+    time::Duration,
+};
 
-use buildr_manifest::Outcome;
-use buildr_proto::{AgentId, AttemptId, BuildId, InstanceId, build::BuildState};
+use buildr_manifest::{CancelOlder, Event, EventKind, Fault, Outcome};
+use buildr_proto::{
+    AgentId, AttemptId, BuildId, InstanceId,
+    build::BuildState,
+    plan::{BuildPlan, Group, Retry, Terms},
+};
+use jiff::Timestamp;
 use proptest::prelude::*;
 
 use super::{
     JobState,
     input::{Claim, Effects, Heartbeat, Input, Report, SessionId},
-    record::Batch,
-    tests::{World, agent, number, spec, story},
+    record::{AgentOrder, Batch},
+    tests::{World, agent, number, plan, spec, story},
 };
 
 #[derive(Clone, Debug)]
@@ -45,6 +54,15 @@ enum Op {
     Plan {
         attempt: u8,
         jobs: u8,
+        wish: Wish,
+    },
+    /// An agent's job ends badly.
+    Fault {
+        attempt: u8,
+    },
+    Order {
+        agent: u8,
+        what: u8,
     },
     Report {
         attempt: u8,
@@ -62,6 +80,54 @@ enum Op {
     },
 }
 
+/// What a manifest asks for.
+#[derive(Clone, Debug)]
+struct Wish {
+    group: Option<u8>,
+    cancel: u8,
+    retries: u32,
+    max_parallel: u32,
+    fail_fast: bool,
+    allow_failure: bool,
+}
+
+fn wish() -> impl Strategy<Value = Wish> {
+    (proptest::option::of(0..2u8), 0..3u8, 0..3u32, 0..3u32, any::<bool>(), any::<bool>()).prop_map(
+        |(group, cancel, retries, max_parallel, fail_fast, allow_failure)| Wish {
+            group,
+            cancel,
+            retries,
+            max_parallel,
+            fail_fast,
+            allow_failure,
+        },
+    )
+}
+
+impl Wish {
+    fn plan(&self, jobs: u8) -> BuildPlan {
+        let mut plan = plan(&["a", "b", "c"][..jobs.into()]);
+        let cancel = [CancelOlder::None, CancelOlder::Queued, CancelOlder::Running][usize::from(self.cancel)];
+        for job in &mut plan.jobs {
+            job.face.group = self.group.map(|name| Group { name: name.to_string(), cancel });
+            job.face.allow_failure = self.allow_failure;
+        }
+        plan.terms = Terms {
+            retry: (self.retries > 0).then(|| Retry { times: self.retries, when: Fault::ALL.to_vec() }),
+            max_parallel: NonZeroU32::new(self.max_parallel),
+            fail_fast: self.fail_fast,
+        };
+        plan
+    }
+}
+
+/// A job that ends before any stage, by a fault of the machinery.
+fn fault() -> Vec<Event> {
+    let outcome = Outcome::ImageError { message: "no such image".to_owned() };
+    let kind = EventKind::JobFinished { outcome, duration: Duration::ZERO, containers_removed: 0 };
+    vec![story()[0].clone(), Event { at: Timestamp::UNIX_EPOCH, kind }]
+}
+
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         3 => (0..12u8, any::<bool>(), any::<bool>())
@@ -74,7 +140,10 @@ fn op() -> impl Strategy<Value = Op> {
         4 => Just(Op::Dispatch),
         5 => any::<u8>().prop_map(|attempt| Op::Accept { attempt }),
         1 => any::<u8>().prop_map(|attempt| Op::Decline { attempt }),
-        2 => (any::<u8>(), 1..3u8).prop_map(|(attempt, jobs)| Op::Plan { attempt, jobs }),
+        4 => (any::<u8>(), 1..4u8, wish())
+            .prop_map(|(attempt, jobs, wish)| Op::Plan { attempt, jobs, wish }),
+        2 => any::<u8>().prop_map(|attempt| Op::Fault { attempt }),
+        1 => (1..4u8, 0..3u8).prop_map(|(agent, what)| Op::Order { agent, what }),
         5 => (any::<u8>(), 0..5u8, any::<bool>())
             .prop_map(|(attempt, events, last)| Op::Report { attempt, events, last }),
         2 => (1..700u16).prop_map(|seconds| Op::Wait { seconds }),
@@ -160,13 +229,22 @@ impl Model {
                 }));
             }
             Op::Dispatch => self.dispatch(),
+            Op::Order { agent: name, what } => {
+                let order = match what {
+                    0 => AgentOrder::Resume,
+                    1 => AgentOrder::Drain { by: "eve".to_owned() },
+                    _ => AgentOrder::Remove,
+                };
+                self.step(Input::Order { agent: agent(name), order });
+            }
             Op::Wait { seconds } => {
-                self.world.now += std::time::Duration::from_secs(seconds.into());
+                self.world.now += Duration::from_secs(seconds.into());
                 self.step(Input::Tick);
             }
             Op::Accept { .. }
             | Op::Decline { .. }
             | Op::Plan { .. }
+            | Op::Fault { .. }
             | Op::Report { .. }
             | Op::Steal { .. } => {
                 self.run_attempt(op);
@@ -178,6 +256,7 @@ impl Model {
         let (Op::Accept { attempt }
         | Op::Decline { attempt }
         | Op::Plan { attempt, .. }
+        | Op::Fault { attempt }
         | Op::Report { attempt, .. }
         | Op::Steal { attempt, .. }) = op
         else {
@@ -186,10 +265,13 @@ impl Model {
         let Some(claim) = self.claim(attempt) else { return };
         match op {
             Op::Decline { .. } => self.step(Input::Decline { claim, reason: String::new() }),
-            Op::Plan { jobs, .. } => {
-                let jobs = vec![Default::default(); jobs.into()];
-                self.step(Input::Plan { claim, commit: Some("c".to_owned()), jobs })
-            }
+            Op::Plan { jobs, wish, .. } => self.step(Input::Plan { claim, plan: wish.plan(jobs) }),
+            Op::Fault { .. } => self.step(Input::Report(Report {
+                claim,
+                first_seq: 1,
+                events: fault(),
+                last: Some(Vec::new()),
+            })),
             Op::Report { events, last, .. } => {
                 let events = story()[..events.into()].to_vec();
                 let last = last.then(Vec::new);
@@ -294,9 +376,33 @@ impl Model {
                 }
             }
         }
+        self.check_groups();
         assert_eq!(waiting, state.queue.len());
         assert_eq!(held, state.attempts.len());
         assert!(state.offers.keys().all(|id| state.attempts.contains_key(id)));
+    }
+
+    /// Of a group one job is with an agent, and a matrix keeps to its most.
+    fn check_groups(&self) {
+        let state = &self.world.state;
+        let mut grouped = 0;
+        for (holder, jobs) in state.groups.all() {
+            let held: Vec<_> = jobs
+                .iter()
+                .filter(|job| matches!(state.job(**job).unwrap().1.state, JobState::Held(_)))
+                .collect();
+            assert!(held.len() <= 1, "two jobs of a group are with agents: {held:?}");
+            assert_eq!(held.first().copied().copied(), holder);
+            grouped += jobs.len();
+        }
+        let mut expected = 0;
+        for build in state.builds.values() {
+            let open = build.jobs.iter().filter(|job| !matches!(job.state, JobState::Finished(_)));
+            expected += open.filter(|job| job.face.group.is_some()).count();
+            let most = build.row.terms.as_ref().and_then(|terms| terms.max_parallel);
+            assert!(most.is_none_or(|most| build.held() <= most.get() as usize));
+        }
+        assert_eq!(grouped, expected);
     }
 
     /// Agents that do their work bring every build to its end.
@@ -308,6 +414,7 @@ impl Model {
             // Longer than any lease, pause or offer, so that what hangs is given up.
             self.run(Op::Wait { seconds: 700 });
             for name in 1..4 {
+                self.run(Op::Order { agent: name, what: 0 });
                 self.run(Op::Gone { agent: name });
                 self.run(Op::Hello { agent: name, restarted: false, forgets: round == 0 });
             }

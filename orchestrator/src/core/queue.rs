@@ -1,18 +1,30 @@
 //! Who is next: priorities, round robin over repositories inside a priority, first in first out
-//! inside a repository. A job whose labels no free agent has does not hold up the ones behind it.
+//! inside a repository. A job that cannot go now (no free agent has its labels, its concurrency group
+//! is busy, its matrix is at its most) does not hold up the ones behind it.
 
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, VecDeque},
 };
 
-use buildr_proto::JobId;
+use buildr_proto::{BuildId, JobId};
 use jiff::Timestamp;
 
 use super::build::{Build, Job};
 
 /// What an agent must have.
 pub type Labels = BTreeMap<String, String>;
+
+/// What jobs have in common that can go, or cannot, alike.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Class {
+    /// What their agent must have.
+    pub labels: Labels,
+    /// Their concurrency group.
+    pub group: Option<String>,
+    /// Their build, where its matrix limits how many run.
+    pub limited: Option<BuildId>,
+}
 
 /// A job that waits.
 #[derive(Clone, Debug)]
@@ -23,8 +35,8 @@ pub struct Entry {
     pub priority: i32,
     /// Among whom turns are taken.
     pub repository: String,
-    /// What its agent must have.
-    pub labels: Labels,
+    /// What it needs to go.
+    pub class: Class,
     /// Since when it waits.
     pub since: Timestamp,
 }
@@ -36,10 +48,19 @@ impl Entry {
             job: JobId { build: build.row.number, index: job.index },
             priority: build.spec.priority,
             repository: build.spec.source.repository.clone(),
-            labels: job.labels.clone(),
+            class: Class {
+                labels: job.labels.clone(),
+                group: job.face.group.as_ref().map(|group| group.name.clone()),
+                limited: limit_of(build).map(|_| build.row.number),
+            },
             since,
         }
     }
+}
+
+/// How many jobs of a build may be with agents at the same time, where its matrix says so.
+pub(super) fn limit_of(build: &Build) -> Option<u32> {
+    build.row.terms.as_ref()?.max_parallel.map(std::num::NonZeroU32::get)
 }
 
 /// All jobs that wait.
@@ -54,7 +75,7 @@ pub struct Queue {
 struct Lane {
     /// Every repository of `waiting` once, the next one first.
     turns: VecDeque<String>,
-    waiting: BTreeMap<String, BTreeMap<Labels, BTreeSet<JobId>>>,
+    waiting: BTreeMap<String, BTreeMap<Class, BTreeSet<JobId>>>,
 }
 
 impl Queue {
@@ -74,7 +95,7 @@ impl Queue {
         if !lane.waiting.contains_key(&entry.repository) {
             lane.turns.push_back(entry.repository.clone());
         }
-        lane.waiting.entry(entry.repository).or_default().entry(entry.labels).or_default().insert(entry.job);
+        lane.waiting.entry(entry.repository).or_default().entry(entry.class).or_default().insert(entry.job);
         self.by_age.insert((entry.since, entry.job));
     }
 
@@ -82,7 +103,7 @@ impl Queue {
     pub fn remove(&mut self, entry: &Entry) {
         self.by_age.remove(&(entry.since, entry.job));
         let Some(lane) = self.lanes.get_mut(&Reverse(entry.priority)) else { return };
-        lane.remove(&entry.repository, &entry.labels, entry.job);
+        lane.remove(&entry.repository, &entry.class, entry.job);
         if lane.turns.is_empty() {
             self.lanes.remove(&Reverse(entry.priority));
         }
@@ -90,13 +111,19 @@ impl Queue {
 
     /// The next job for which `fits` finds somebody. Its repository's turn is over; the job stays
     /// until it is removed.
-    pub fn next<T>(&mut self, mut fits: impl FnMut(&Labels) -> Option<T>) -> Option<(JobId, T)> {
+    pub fn next<T>(&mut self, mut fits: impl FnMut(&str, &Class) -> Option<T>) -> Option<(JobId, T)> {
         self.lanes.values_mut().find_map(|lane| lane.next(&mut fits))
     }
 
     /// Since when the job waits that waits longest.
     pub fn oldest(&self) -> Option<Timestamp> {
         self.by_age.first().map(|(since, _)| *since)
+    }
+
+    /// How many jobs have their turn before this one, if all can go alike.
+    pub fn ahead_of(&self, entry: &Entry) -> usize {
+        let sooner = self.lanes.range(..Reverse(entry.priority)).map(|(_, lane)| lane.len()).sum::<usize>();
+        sooner + self.lanes.get(&Reverse(entry.priority)).map_or(0, |lane| lane.ahead_of(entry))
     }
 
     /// The jobs that wait since then or longer.
@@ -106,13 +133,15 @@ impl Queue {
 }
 
 impl Lane {
-    fn next<T>(&mut self, fits: &mut impl FnMut(&Labels) -> Option<T>) -> Option<(JobId, T)> {
+    fn next<T>(&mut self, fits: &mut impl FnMut(&str, &Class) -> Option<T>) -> Option<(JobId, T)> {
         for turn in 0..self.turns.len() {
-            let classes = self.waiting.get(&self.turns[turn])?;
-            let mut heads: Vec<(JobId, &Labels)> =
-                classes.iter().filter_map(|(labels, jobs)| Some((*jobs.first()?, labels))).collect();
+            let repository = self.turns[turn].as_str();
+            let classes = self.waiting.get(repository)?;
+            let mut heads: Vec<(JobId, &Class)> =
+                classes.iter().filter_map(|(class, jobs)| Some((*jobs.first()?, class))).collect();
             heads.sort_unstable_by_key(|(job, _)| *job);
-            if let Some(found) = heads.into_iter().find_map(|(job, labels)| Some((job, fits(labels)?))) {
+            let found = heads.into_iter().find_map(|(job, class)| Some((job, fits(repository, class)?)));
+            if let Some(found) = found {
                 if let Some(repository) = self.turns.remove(turn) {
                     self.turns.push_back(repository);
                 }
@@ -122,12 +151,37 @@ impl Lane {
         None
     }
 
-    fn remove(&mut self, repository: &str, labels: &Labels, job: JobId) {
+    fn len(&self) -> usize {
+        self.waiting.values().flat_map(BTreeMap::values).map(BTreeSet::len).sum()
+    }
+
+    /// A repository has its turns at places `turn`, `turn + repositories` and so on, as long as the
+    /// others have something left.
+    fn ahead_of(&self, entry: &Entry) -> usize {
+        let before = |classes: &BTreeMap<Class, BTreeSet<JobId>>| -> usize {
+            classes.values().map(|jobs| jobs.range(..entry.job).count()).sum()
+        };
+        let own = self.waiting.get(&entry.repository).map_or(0, before);
+        let mut is_later = false;
+        let mut ahead = own;
+        for repository in &self.turns {
+            if *repository == entry.repository {
+                is_later = true;
+                continue;
+            }
+            let theirs = self.waiting.get(repository);
+            let theirs = theirs.map_or(0, |classes| classes.values().map(BTreeSet::len).sum());
+            ahead += theirs.min(own + usize::from(!is_later));
+        }
+        ahead
+    }
+
+    fn remove(&mut self, repository: &str, class: &Class, job: JobId) {
         let Some(classes) = self.waiting.get_mut(repository) else { return };
-        if let Some(jobs) = classes.get_mut(labels) {
+        if let Some(jobs) = classes.get_mut(class) {
             jobs.remove(&job);
             if jobs.is_empty() {
-                classes.remove(labels);
+                classes.remove(class);
             }
         }
         if classes.is_empty() {

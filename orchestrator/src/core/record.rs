@@ -6,9 +6,12 @@ use buildr_manifest::Outcome;
 use buildr_proto::{
     AgentId, AttemptId, BuildId, InstanceId,
     build::{BuildEvent, BuildSpec, BuildState, Stage},
+    plan::{Face, Terms},
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+
+use super::{cron::Timetable, ending::Ending};
 
 /// What never changes of a build.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -40,8 +43,10 @@ pub struct BuildRow {
     pub commit: Option<String>,
     /// Who asked for its end.
     pub cancel: Option<String>,
-    /// Its jobs are known.
-    pub planned: bool,
+    /// When they did.
+    pub cancel_at: Option<Timestamp>,
+    /// What the manifest asks for its jobs as a whole; none before the plan.
+    pub terms: Option<Terms>,
     /// How many events it has; the last one's number.
     pub events: u64,
 }
@@ -55,10 +60,16 @@ pub struct JobRow {
     pub index: u32,
     /// Where it stands.
     pub state: BuildState,
+    /// What the plan says of it; nothing before there is one.
+    pub face: Face,
     /// The labels that its agent must have.
     pub labels: BTreeMap<String, String>,
     /// How many attempts of it were lost.
     pub losses: u32,
+    /// How many extra tries it had, because the manifest asks for them.
+    pub retries: u32,
+    /// Why it is to end before its time.
+    pub ending: Option<Ending>,
     /// When it was queued, for the last time.
     pub queued_at: Timestamp,
     /// The current or last accepted attempt.
@@ -140,6 +151,21 @@ pub struct AgentRow {
     pub connected_at: Timestamp,
 }
 
+/// An agent that has connected, as the operator wants it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AgentOrder {
+    /// It gets work.
+    Resume,
+    /// It gets no new work.
+    Drain {
+        /// Who wants that.
+        by: String,
+    },
+    /// It is forgotten.
+    Remove,
+}
+
 /// Rows that are committed together. Of one row the last version stays.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Batch {
@@ -157,12 +183,16 @@ pub struct Batch {
     pub events: Vec<BuildEvent>,
     /// Agents.
     pub agents: BTreeMap<AgentId, AgentRow>,
+    /// What operators want of agents. Carried out after `agents` were written.
+    pub orders: BTreeMap<AgentId, AgentOrder>,
+    /// The schedules of repositories.
+    pub timetables: BTreeMap<String, Timetable>,
 }
 
 impl Batch {
     /// True where there is nothing to commit.
     pub fn is_empty(&self) -> bool {
-        let Self { new_builds, builds, jobs, attempts, stages, events, agents } = self;
+        let Self { new_builds, builds, jobs, attempts, stages, events, agents, orders, timetables } = self;
         new_builds.is_empty()
             && builds.is_empty()
             && jobs.is_empty()
@@ -170,17 +200,32 @@ impl Batch {
             && stages.is_empty()
             && events.is_empty()
             && agents.is_empty()
+            && orders.is_empty()
+            && timetables.is_empty()
     }
 
     /// Adds what was written after it.
     pub fn absorb(&mut self, later: Self) {
-        let Self { new_builds, builds, jobs, attempts, stages, events, agents } = later;
+        let Self { new_builds, builds, jobs, attempts, stages, events, agents, orders, timetables } = later;
         self.new_builds.extend(new_builds);
         self.builds.extend(builds);
         self.jobs.extend(jobs);
         self.attempts.extend(attempts);
         self.stages.extend(stages);
         self.events.extend(events);
+        // Whoever was forgotten and has come back since is there again, and nobody drains it.
+        for (_, order) in self.orders.iter_mut().filter(|(id, _)| agents.contains_key(*id)) {
+            if *order == AgentOrder::Remove {
+                *order = AgentOrder::Resume;
+            }
+        }
         self.agents.extend(agents);
+        for (id, order) in orders {
+            if order == AgentOrder::Remove {
+                self.agents.remove(&id);
+            }
+            self.orders.insert(id, order);
+        }
+        self.timetables.extend(timetables);
     }
 }

@@ -1,19 +1,22 @@
 //! One behaviour of the state machine per test.
 
+mod jobs;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use buildr_manifest::{Event, EventKind, Outcome, StageName, StageState, Trigger, Usage};
 use buildr_proto::{
-    AgentId, AttemptId, BuildId, InstanceId,
+    AgentId, AttemptId, BuildId, InstanceId, JobId,
     build::{BuildEventKind, BuildSpec, BuildState, Reference, Source},
+    plan::{BuildPlan, Face, PlannedJob},
 };
 use jiff::Timestamp;
 
 use super::{
     Limits, State,
     input::{
-        Accepted, Claim, Effects, Heartbeat, Hello, Input, Planned, PlannedJob, Refusal, Reply, Report,
-        SessionId, Signal, Submit,
+        Accepted, Claim, Effects, Heartbeat, Hello, Input, Planned, Refusal, Reply, Report, SessionId,
+        Signal, Submit,
     },
     record::{AttemptState, Batch},
 };
@@ -26,6 +29,7 @@ pub(crate) fn spec(repository: &str, priority: i32) -> BuildSpec {
         variables: Vec::new(),
         labels: BTreeMap::new(),
         priority,
+        cron: None,
     }
 }
 
@@ -55,6 +59,21 @@ pub(crate) fn story() -> Vec<Event> {
     ];
     kinds.map(|kind| Event { at: Timestamp::UNIX_EPOCH, kind }).to_vec()
 }
+
+/// A plan with jobs of these names.
+pub(crate) fn plan(names: &[&str]) -> BuildPlan {
+    let job = |name: &&str| PlannedJob {
+        face: Face {
+            name: (*name).to_owned(),
+            axes: BTreeMap::from([("N".to_owned(), (*name).to_owned())]),
+            ..Face::default()
+        },
+        ..PlannedJob::default()
+    };
+    BuildPlan { commit: Some("c".to_owned()), jobs: names.iter().map(job).collect(), ..BuildPlan::default() }
+}
+
+pub(crate) const GO: Reply = Reply::Planned(Planned::Go { fence_after: None });
 
 /// A farm without anything around it.
 pub(crate) struct World {
@@ -336,9 +355,8 @@ fn a_pass_without_any_stage_is_a_fault() {
 fn a_plan_is_asked_for_once_and_answered_again() {
     let (mut world, claim) = accepted();
     for _ in 0..2 {
-        let (claim, jobs) = (claim.clone(), vec![PlannedJob::default()]);
-        let plan = Input::Plan { claim, commit: Some("c".to_owned()), jobs };
-        assert_eq!(world.reply(plan), Ok(Reply::Planned(Planned::Go)));
+        let plan = Input::Plan { claim: claim.clone(), plan: plan(&["main"]) };
+        assert_eq!(world.reply(plan), Ok(GO));
     }
 }
 

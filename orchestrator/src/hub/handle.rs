@@ -8,7 +8,8 @@ use std::{
     time::Duration,
 };
 
-use buildr_proto::{AgentId, AttemptId, BuildId, build::BuildState};
+use buildr_proto::{AgentId, AttemptId, BuildId, build::BuildState, plan::BuildPlan};
+use jiff::Timestamp;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::{
     sync::{broadcast, mpsc, oneshot},
@@ -20,9 +21,13 @@ use super::{
     shared::{Notice, Push, Shared},
 };
 use crate::{
-    core::input::{
-        Accepted, Claim, Desired, Heartbeat, Hello, Input, Planned, PlannedJob, Reply, Report, SessionId,
-        Submit,
+    core::{
+        explain::Explanation,
+        input::{
+            Accepted, Claim, Desired, Heartbeat, Hello, Input, LiveAgent, Planned, Reply, Report, SessionId,
+            Submit,
+        },
+        record::AgentOrder,
     },
     error::Error,
     metrics::Metrics,
@@ -107,6 +112,35 @@ impl Hub {
         }
     }
 
+    /// Why the jobs of a build that have no outcome stand where they stand.
+    pub async fn explain(&self, build: BuildId) -> Result<Vec<Explanation>, Error> {
+        match self.call(Input::Explain(build)).await? {
+            Reply::Explained(jobs) => Ok(jobs),
+            _ => Err(Error::Internal("a question was not answered with an explanation")),
+        }
+    }
+
+    /// The agents that are connected or hold an attempt.
+    pub async fn agents(&self) -> Result<Vec<LiveAgent>, Error> {
+        match self.call(Input::Agents).await? {
+            Reply::Agents(agents) => Ok(agents),
+            _ => Err(Error::Internal("a question was not answered with the agents")),
+        }
+    }
+
+    /// What the schedules start next, the soonest first: when, repository, name.
+    pub async fn upcoming(&self) -> Result<Vec<(Timestamp, String, String)>, Error> {
+        match self.call(Input::Upcoming).await? {
+            Reply::Upcoming(upcoming) => Ok(upcoming),
+            _ => Err(Error::Internal("a question was not answered with the schedules")),
+        }
+    }
+
+    /// Wants something of an agent that has connected before.
+    pub async fn order(&self, agent: AgentId, order: AgentOrder) -> Result<(), Error> {
+        self.call(Input::Order { agent, order }).await.map(drop)
+    }
+
     /// A new connection; what the hub has for it comes out of the receiver, which ends when the
     /// connection is to end.
     pub fn connect(&self) -> (SessionId, mpsc::Receiver<Push>) {
@@ -157,13 +191,8 @@ impl Hub {
     }
 
     /// An agent has read the manifest.
-    pub async fn plan(
-        &self,
-        claim: Claim,
-        commit: Option<String>,
-        jobs: Vec<PlannedJob>,
-    ) -> Result<Planned, Error> {
-        match self.call(Input::Plan { claim, commit, jobs }).await? {
+    pub async fn plan(&self, claim: Claim, plan: BuildPlan) -> Result<Planned, Error> {
+        match self.call(Input::Plan { claim, plan }).await? {
             Reply::Planned(decision) => Ok(decision),
             _ => Err(Error::Internal("a plan was not answered with a decision")),
         }

@@ -2,13 +2,14 @@
 
 use buildr_proto::{
     AttemptId, Invalid,
-    convert::Message,
+    convert::{Message, duration_to_pb},
     limits::MAX_NAME,
     pb::{
         self, AcceptAttemptRequest, AcceptAttemptResponse, AgentMessage, LogAck, LogChunk,
         OrchestratorMessage, ReportEventsRequest, ReportEventsResponse, ReportPlanRequest,
         ReportPlanResponse, agent_service_server::AgentService,
     },
+    plan::BuildPlan,
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -61,17 +62,15 @@ impl AgentService for Agents {
     ) -> Result<Response<ReportPlanResponse>, Status> {
         use pb::report_plan_response::Decision;
         let agent = agent_of(&request)?;
-        let ReportPlanRequest { attempt, instance, commit, jobs } = request.into_inner();
+        let (attempt, instance, plan) = BuildPlan::from_request(request.into_inner()).map_err(Error::from)?;
         let message = Message("ReportPlanRequest");
         let claim = incoming::claim(message, &attempt, &instance, agent).map_err(Error::from)?;
-        let commit = message.field("commit").commit(commit).map_err(Error::from)?;
-        let jobs = incoming::planned_jobs(jobs).map_err(Error::from)?;
-        let decision = match self.0.hub.plan(claim, commit, jobs).await? {
-            Planned::Go => Decision::Go,
-            Planned::HandBack => Decision::HandBack,
-            Planned::Canceled => Decision::Canceled,
+        let (decision, fence_after) = match self.0.hub.plan(claim, plan).await? {
+            Planned::Go { fence_after } => (Decision::Go, fence_after.map(duration_to_pb)),
+            Planned::HandBack => (Decision::HandBack, None),
+            Planned::Canceled => (Decision::Canceled, None),
         };
-        Ok(Response::new(ReportPlanResponse { decision: decision.into() }))
+        Ok(Response::new(ReportPlanResponse { decision: decision.into(), fence_after }))
     }
 
     async fn report_events(

@@ -8,8 +8,10 @@ use buildr_proto::{
     convert::{Message, build_state_to_pb},
     limits::{DEFAULT_LIST, MAX_IDEMPOTENCY_KEY, MAX_LIST, MAX_NAME, MAX_REPOSITORY},
     pb::{
-        self, CancelBuildRequest, CancelBuildResponse, GetBuildRequest, GetBuildResponse, ListBuildsRequest,
-        ListBuildsResponse, ReadLogRequest, ReadLogResponse, SubmitRequest, SubmitResponse,
+        self, CancelBuildRequest, CancelBuildResponse, DrainAgentRequest, DrainAgentResponse, ExplainRequest,
+        ExplainResponse, GetBuildRequest, GetBuildResponse, ListAgentsRequest, ListAgentsResponse,
+        ListBuildsRequest, ListBuildsResponse, ReadLogRequest, ReadLogResponse, RemoveAgentRequest,
+        RemoveAgentResponse, RetryBuildRequest, RetryBuildResponse, SubmitRequest, SubmitResponse,
         WatchBuildRequest, build_service_server::BuildService,
     },
 };
@@ -17,7 +19,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::{
-    Context,
+    Context, explain, farm,
     log_reader::{self, Reading},
     watch,
 };
@@ -30,7 +32,7 @@ use crate::{
 };
 
 /// Who submits or cancels where the client does not say.
-const UNKNOWN: &str = "unknown";
+pub(super) const UNKNOWN: &str = "unknown";
 
 /// What clients call.
 pub struct Builds(pub Context);
@@ -129,6 +131,53 @@ impl BuildService for Builds {
             };
         let state = build_state_to_pb(state).0.into();
         Ok(Response::new(CancelBuildResponse { build: number.get(), already_finished, state }))
+    }
+
+    async fn retry_build(
+        &self,
+        request: Request<RetryBuildRequest>,
+    ) -> Result<Response<RetryBuildResponse>, Status> {
+        const RETRY: Message = Message("RetryBuildRequest");
+        let RetryBuildRequest { build, idempotency_key, submitted_by } = request.into_inner();
+        let key = RETRY.field("idempotency_key").line(idempotency_key, MAX_IDEMPOTENCY_KEY);
+        let submitted_by = RETRY.field("submitted_by").optional_line(submitted_by, MAX_NAME);
+        let (key, submitted_by) = (key.map_err(Error::from)?, submitted_by.map_err(Error::from)?);
+        let old = self.find(build).await?;
+        let mut spec = old.spec;
+        spec.source.commit = old.commit;
+        let submitted_by = submitted_by.unwrap_or_else(|| UNKNOWN.to_owned());
+        let build = self.0.hub.submit(Submit { key, spec, submitted_by }).await?;
+        Ok(Response::new(RetryBuildResponse { build: build.get(), repeats: old.number.get() }))
+    }
+
+    async fn explain(&self, request: Request<ExplainRequest>) -> Result<Response<ExplainResponse>, Status> {
+        let build = self.find(request.into_inner().build).await?;
+        Ok(Response::new(explain::explain(&self.0.hub, build).await?))
+    }
+
+    async fn list_agents(
+        &self,
+        request: Request<ListAgentsRequest>,
+    ) -> Result<Response<ListAgentsResponse>, Status> {
+        let ListAgentsRequest {} = request.into_inner();
+        Ok(Response::new(ListAgentsResponse { agents: farm::agents(&self.0.hub).await? }))
+    }
+
+    async fn drain_agent(
+        &self,
+        request: Request<DrainAgentRequest>,
+    ) -> Result<Response<DrainAgentResponse>, Status> {
+        let agent = farm::drain(&self.0.hub, request.into_inner()).await?;
+        Ok(Response::new(DrainAgentResponse { agent: Some(agent) }))
+    }
+
+    async fn remove_agent(
+        &self,
+        request: Request<RemoveAgentRequest>,
+    ) -> Result<Response<RemoveAgentResponse>, Status> {
+        let RemoveAgentRequest { agent } = request.into_inner();
+        let agent = farm::remove(&self.0.hub, &agent).await?;
+        Ok(Response::new(RemoveAgentResponse { agent: Some(agent) }))
     }
 }
 

@@ -4,12 +4,12 @@ use buildr_manifest::Event;
 use buildr_proto::{
     AgentId, AttemptId, Invalid, ProtocolRange,
     convert::{Field, Message},
-    limits::{MAX_CHUNK, MAX_EVENTS, MAX_JOBS, MAX_LOGS, MAX_NAME},
+    limits::{MAX_CHUNK, MAX_EVENTS, MAX_LOGS, MAX_NAME},
     pb,
 };
 
 use crate::{
-    core::input::{Claim, Heartbeat, Hello, PlannedJob, SessionId},
+    core::input::{Claim, Heartbeat, Hello, SessionId},
     logs::{Chunk, LogClaim, LogKey},
 };
 
@@ -78,21 +78,6 @@ fn held_attempts(
         }
     }
     Ok((all, working))
-}
-
-pub(super) fn planned_jobs(jobs: Vec<pb::PlannedJob>) -> Result<Vec<PlannedJob>, Invalid> {
-    let field = Message("ReportPlanRequest").field("jobs");
-    field.at_most(jobs.len(), MAX_JOBS)?;
-    if jobs.is_empty() {
-        return Err(field.missing());
-    }
-    jobs.into_iter()
-        .map(|job| {
-            // The agent works out the rest again from the same manifest at the same commit.
-            let pb::PlannedJob { axes: _, labels, image: _, stages: _ } = job;
-            Ok(PlannedJob { labels: Message("PlannedJob").field("labels").labels(labels)? })
-        })
-        .collect()
 }
 
 pub(super) fn events(events: Vec<pb::JobEvent>) -> Result<Vec<Event>, Invalid> {

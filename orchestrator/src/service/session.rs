@@ -196,7 +196,7 @@ fn push_to_pb(push: Push) -> Message {
     match push {
         Push::Desired(desired) => Message::Desired(desired_to_pb(desired)),
         Push::Offer(offer) => {
-            let Offer { attempt, job, spec, valid_for, lease } = *offer;
+            let Offer { attempt, job, spec, axes, planned, valid_for, lease } = *offer;
             Message::Offer(pb::Offer {
                 attempt: attempt.to_string(),
                 build: job.build.get(),
@@ -205,6 +205,8 @@ fn push_to_pb(push: Push) -> Message {
                 valid_for: Some(duration_to_pb(valid_for)),
                 lease: Some(duration_to_pb(lease)),
                 timeout: None,
+                axes: axes.into_iter().collect(),
+                planned,
             })
         }
     }

@@ -21,11 +21,14 @@ use sqlx::{
 };
 use tokio::sync::{Mutex, mpsc, oneshot};
 
-use super::{Error, Filter, Loaded, Store, StoredAttempt};
+use super::{Error, Filter, Loaded, Store, StoredAgent, StoredAttempt};
 use crate::core::record::Batch;
 
 /// Every schema that was ever released, in order. Never change one: add the next.
-const MIGRATIONS: [(i64, &str, &str); 1] = [(1, "builds", include_str!("migrations/0001_builds.sql"))];
+const MIGRATIONS: [(i64, &str, &str); 2] = [
+    (1, "builds", include_str!("migrations/0001_builds.sql")),
+    (2, "farm", include_str!("migrations/0002_farm.sql")),
+];
 
 /// How many connections read at the same time; each has a thread and a cache of its own.
 const READERS: u32 = 3;
@@ -195,6 +198,17 @@ impl Store for SqliteStore {
     fn stage(&self, attempt: AttemptId, name: String) -> BoxFuture<'_, Result<Option<Stage>, Error>> {
         async move {
             read::stage(&self.readers, attempt, &name).await.map_err(|error| error.named(&self.path))
+        }
+        .boxed()
+    }
+
+    fn agents(&self) -> BoxFuture<'_, Result<Vec<StoredAgent>, Error>> {
+        async move { read::agents(&self.readers).await.map_err(|error| error.named(&self.path)) }.boxed()
+    }
+
+    fn past(&self, repository: String, limit: u32) -> BoxFuture<'_, Result<Vec<Build>, Error>> {
+        async move {
+            read::past(&self.readers, &repository, limit).await.map_err(|error| error.named(&self.path))
         }
         .boxed()
     }

@@ -2,16 +2,21 @@
 
 use std::{future::Future, path::Path, time::Duration};
 
-use buildr_manifest::{Cause, Event, EventKind, Outcome, StageName, StageState, Usage};
-use buildr_proto::{AttemptId, InstanceId, build::BuildState, build::StageProgress, times::JobTimes};
+use buildr_manifest::{CancelOlder, Cause, Event, EventKind, Outcome, StageName, StageState, Usage};
+use buildr_proto::{
+    AttemptId, InstanceId,
+    build::{BuildState, StageProgress},
+    plan::{Group, Schedule, Schedules},
+    times::JobTimes,
+};
 use jiff::Timestamp;
 
 use super::{Error, Filter, SqliteStore, Store};
 use crate::core::{
     Limits, State,
-    input::{Accepted, Claim, Input, Reply, Report},
-    record::{AttemptState, Batch},
-    tests::{World, agent, number, spec, story},
+    input::{Accepted, Claim, Input, Reply, Report, SessionId},
+    record::{AgentOrder, AttemptState, Batch},
+    tests::{World, agent, number, plan, spec, story},
 };
 
 /// One build that runs, one that is queued, one that ended.
@@ -44,6 +49,57 @@ where
     what_has_ended_is_not_changed_and_a_batch_is_all_or_nothing(fresh().await).await;
     lists_are_narrowed(fresh().await).await;
     concurrent_commits_are_all_kept(fresh().await).await;
+    what_a_plan_wants_is_loaded_again(fresh().await).await;
+    what_operators_want_of_agents_is_kept(fresh().await).await;
+}
+
+async fn what_a_plan_wants_is_loaded_again(store: impl Store) {
+    let (mut world, batch, attempt) = three_builds();
+    let agent_of = batch.attempts[&attempt].instance;
+    store.commit(batch).await.unwrap();
+    let claim = Claim { attempt, agent: agent(1), instance: agent_of };
+    let mut wanted = plan(&["x", "y"]);
+    wanted.terms.fail_fast = true;
+    wanted.jobs[1].face.allow_failure = true;
+    wanted.jobs[1].face.group = Some(Group { name: "g".to_owned(), cancel: CancelOlder::Queued });
+    let entry = Schedule { name: "n".to_owned(), schedule: "0 3 * * *".to_owned(), branch: None };
+    let (branch, entries) = ("main".to_owned(), vec![entry]);
+    wanted.schedules = Some(Schedules { branch, of_default_branch: true, entries });
+    world.reply(Input::Plan { claim, plan: wanted.clone() }).unwrap();
+    world.reply(Input::Cancel { build: number(1), by: "eve".to_owned() }).unwrap();
+    store.commit(std::mem::take(&mut world.written)).await.unwrap();
+    let loaded = store.load().await.unwrap();
+    let (_, build) = loaded.builds.iter().find(|(_, build)| build.row.number == number(1)).unwrap();
+    assert_eq!(build.row.terms, Some(wanted.terms));
+    assert_eq!(build.row.cancel_at, Some(world.now));
+    assert_eq!(
+        build.jobs.iter().map(|job| &job.face).collect::<Vec<_>>(),
+        [&wanted.jobs[0].face, &wanted.jobs[1].face]
+    );
+    assert_eq!(loaded.timetables.iter().map(|table| table.entries.len()).collect::<Vec<_>>(), [1]);
+    let shown = store.build(number(1)).await.unwrap().unwrap();
+    assert_eq!(shown.jobs[1].name.as_deref(), Some("y"));
+    assert!(shown.jobs[1].allow_failure);
+}
+
+async fn what_operators_want_of_agents_is_kept(store: impl Store) {
+    let (mut world, batch, _) = three_builds();
+    store.commit(batch).await.unwrap();
+    let drain = AgentOrder::Drain { by: "eve".to_owned() };
+    world.reply(Input::Order { agent: agent(1), order: drain }).unwrap();
+    store.commit(std::mem::take(&mut world.written)).await.unwrap();
+    assert_eq!(store.load().await.unwrap().drained, [(agent(1), "eve".to_owned())].into());
+    // A new connection does not undo it.
+    world.hello(1, InstanceId::new(), 2, &[]).reply.unwrap_err();
+    world.reply(Input::Gone { agent: agent(1), session: SessionId(1) }).unwrap();
+    world.hello(1, InstanceId::new(), 2, &[]).reply.unwrap();
+    store.commit(std::mem::take(&mut world.written)).await.unwrap();
+    let agents = store.agents().await.unwrap();
+    assert_eq!(agents[0].drained_by.as_deref(), Some("eve"));
+    world.reply(Input::Gone { agent: agent(1), session: SessionId(2) }).unwrap();
+    world.reply(Input::Order { agent: agent(1), order: AgentOrder::Remove }).unwrap();
+    store.commit(std::mem::take(&mut world.written)).await.unwrap();
+    assert!(store.agents().await.unwrap().is_empty());
 }
 
 async fn what_is_committed_is_read_back(store: impl Store) {
@@ -215,7 +271,10 @@ async fn a_schema_of_the_future_is_refused() {
     open(&path).await.close().await;
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path);
     let mut connection = sqlx::ConnectOptions::connect(&options).await.unwrap();
-    sqlx::query("UPDATE _sqlx_migrations SET version = 99").execute(&mut connection).await.unwrap();
+    sqlx::query("UPDATE _sqlx_migrations SET version = 99 WHERE version = 1")
+        .execute(&mut connection)
+        .await
+        .unwrap();
     sqlx::Connection::close(connection).await.unwrap();
     let error = SqliteStore::open(&path).await.err().unwrap();
     assert!(matches!(error, Error::Newer { found: 99, .. }), "{error}");

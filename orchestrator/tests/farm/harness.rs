@@ -295,6 +295,7 @@ impl Agent {
             instance: self.instance.to_string(),
             commit: "a".repeat(40),
             jobs,
+            ..Default::default()
         };
         Ok(self.client.report_plan(request).await?.into_inner().decision())
     }
@@ -357,7 +358,8 @@ pub(crate) fn planned(labels: &[(&str, &str)]) -> pb::PlannedJob {
         labels: labels.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
         image: "busybox".into(),
         stages: vec!["test".into()],
-        axes: Default::default(),
+        name: "main".into(),
+        ..Default::default()
     }
 }
 

@@ -220,17 +220,23 @@ async fn the_jobs_of_a_matrix_are_queued_one_by_one_at_the_same_commit() {
     let build = submit(&mut client, "one").await;
     let mut agent = farm.agent().await;
     let attempt = agent.take().await;
-    let decision = agent.plan(&attempt, vec![planned(&[]), planned(&[])]).await.unwrap();
-    assert_eq!(decision, Decision::HandBack);
-    for job in [1, 2] {
-        let offer = agent.offer().await;
-        assert_eq!((offer.build, offer.job), (build, job));
-        assert_eq!(offer.spec.unwrap().source.unwrap().commit, "a".repeat(40));
-        agent.accept(&offer.attempt).await.unwrap();
-        agent.finish(&offer.attempt, b"x").await;
-    }
+    let job = |name: &str| pb::PlannedJob {
+        name: name.to_owned(),
+        axes: [("N".to_owned(), name.to_owned())].into(),
+        ..planned(&[])
+    };
+    let jobs = vec![job("a"), job("b")];
+    let decision = agent.plan(&attempt, jobs.clone()).await.unwrap();
+    assert_eq!(decision, Decision::Go, "the one that was planned goes on");
+    agent.finish(&attempt, b"x").await;
+    let offer = agent.offer().await;
+    assert_eq!((offer.build, offer.job, offer.planned), (build, 2, true));
+    assert_eq!(offer.axes, jobs[1].axes);
+    assert_eq!(offer.spec.unwrap().source.unwrap().commit, "a".repeat(40));
+    agent.accept(&offer.attempt).await.unwrap();
+    agent.finish(&offer.attempt, b"x").await;
     let found = get(&mut client, build).await;
-    assert_eq!(found.jobs.len(), 2);
+    assert_eq!(found.jobs.iter().map(|job| job.name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
     assert_eq!(outcome_of(&found), "passed");
 }
 

@@ -11,5 +11,6 @@ mod harness;
 mod life;
 mod limits;
 mod logs;
+mod queue;
 mod restart;
 mod watched;

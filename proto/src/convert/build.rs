@@ -144,7 +144,7 @@ impl TryFrom<pb::JobTimes> for JobTimes {
 
 impl From<Job> for pb::Job {
     fn from(job: Job) -> Self {
-        let Job { index, state, attempt, stages, times } = job;
+        let Job { index, state, attempt, stages, name, axes, allow_failure, times } = job;
         let (state, outcome) = build_state_to_pb(state);
         Self {
             index,
@@ -153,6 +153,9 @@ impl From<Job> for pb::Job {
             attempt: attempt.map(pb::Attempt::from),
             stages: stages.into_iter().map(pb::Stage::from).collect(),
             times: Some(times.into()),
+            name: name.unwrap_or_default(),
+            axes: axes.into_iter().collect(),
+            allow_failure,
         }
     }
 }
@@ -161,7 +164,7 @@ impl TryFrom<pb::Job> for Job {
     type Error = Invalid;
     fn try_from(job: pb::Job) -> Result<Self, Invalid> {
         const JOB: Message = Message("Job");
-        let pb::Job { index, state, outcome, attempt, stages, times } = job;
+        let pb::Job { index, state, outcome, attempt, stages, name, axes, allow_failure, times } = job;
         if index == 0 {
             return Err(JOB.field("index").missing());
         }
@@ -172,6 +175,9 @@ impl TryFrom<pb::Job> for Job {
             attempt: attempt.map(Attempt::try_from).transpose()?,
             stages: stages.into_iter().map(Stage::try_from).collect::<Result<_, _>>()?,
             times: times.map_or(Ok(JobTimes::default()), JobTimes::try_from)?,
+            name: Some(JOB.field("name").text(name, MAX_TEXT)?).filter(|name| !name.is_empty()),
+            axes: JOB.field("axes").variables(axes)?,
+            allow_failure,
         })
     }
 }

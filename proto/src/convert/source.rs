@@ -7,7 +7,7 @@ use buildr_manifest::{Trigger, VarName};
 use super::{Field, Invalid, Message};
 use crate::{
     build::{BuildSpec, Reference, Source},
-    limits::{MAX_PATH, MAX_REF, MAX_REPOSITORY, MAX_VALUE, MAX_VARIABLES},
+    limits::{MAX_NAME, MAX_PATH, MAX_REF, MAX_REPOSITORY, MAX_VALUE, MAX_VARIABLES},
     pb::{self, source::Ref},
 };
 
@@ -71,7 +71,7 @@ impl TryFrom<pb::Source> for Source {
 
 impl From<BuildSpec> for pb::BuildSpec {
     fn from(spec: BuildSpec) -> Self {
-        let BuildSpec { source, trigger, manifest_path, variables, labels, priority } = spec;
+        let BuildSpec { source, trigger, manifest_path, variables, labels, priority, cron } = spec;
         let variable = |(name, value): (VarName, String)| pb::Variable { name: name.into(), value };
         Self {
             source: Some(source.into()),
@@ -80,6 +80,7 @@ impl From<BuildSpec> for pb::BuildSpec {
             variables: variables.into_iter().map(variable).collect(),
             labels: labels.into_iter().collect(),
             priority,
+            cron: cron.unwrap_or_default(),
         }
     }
 }
@@ -88,7 +89,7 @@ impl TryFrom<pb::BuildSpec> for BuildSpec {
     type Error = Invalid;
     fn try_from(spec: pb::BuildSpec) -> Result<Self, Invalid> {
         const SPEC: Message = Message("BuildSpec");
-        let pb::BuildSpec { source, trigger, manifest_path, variables, labels, priority } = spec;
+        let pb::BuildSpec { source, trigger, manifest_path, variables, labels, priority, cron } = spec;
         let trigger = SPEC.field("trigger").enumeration::<pb::Trigger>(trigger)?.try_into()?;
         if trigger == Trigger::Local {
             return Err(SPEC.field("trigger").wrong("a local build is never submitted"));
@@ -101,6 +102,7 @@ impl TryFrom<pb::BuildSpec> for BuildSpec {
             variables: variables.into_iter().map(variable).collect::<Result<_, _>>()?,
             labels: SPEC.field("labels").labels(labels)?,
             priority,
+            cron: SPEC.field("cron").optional_line(cron, MAX_NAME)?,
         })
     }
 }

@@ -8,6 +8,7 @@ use std::{
 use buildr_proto::{
     AttemptId, BuildId,
     build::{Attempt, Build, BuildEvent, BuildEventKind, BuildState, Job, Stage},
+    plan::Face,
     times::{JobTimes, Stopwatch},
 };
 use jiff::Timestamp;
@@ -17,21 +18,22 @@ use sqlx::{Row, SqlitePool, sqlite::SqliteRow};
 use crate::{
     core::{
         build::{self as active, JobState, Phase, Progress},
-        record::{AttemptState, BuildRow, StageRow},
+        record::{AgentRow, AttemptState, BuildRow, StageRow},
     },
-    store::{Error, Filter, Loaded, StoredAttempt},
+    store::{Error, Filter, Loaded, StoredAgent, StoredAttempt},
 };
 
-const BUILD_COLUMNS: &str = "SELECT number, spec, submitted_by, submitted_at, standing, started_at, finished_at, commit_id, cancel, planned, events FROM builds";
+const BUILD_COLUMNS: &str = "SELECT number, spec, submitted_by, submitted_at, standing, started_at, finished_at, commit_id, cancel, events FROM builds";
 
 const ACTIVE: &str = "
     SELECT number, spec, submitted_by, submitted_at, standing, started_at, finished_at, commit_id,
-           cancel, planned, events, key
+           cancel, cancel_at, terms, events, key
     FROM builds INDEXED BY builds_unfinished CROSS JOIN idempotency ON idempotency.build = builds.number
     WHERE builds.state <> 'finished' ORDER BY number";
 
 const ACTIVE_JOBS: &str = "
-    SELECT jobs.build, idx, jobs.standing, labels, losses, queued_at, jobs.attempt
+    SELECT jobs.build, idx, jobs.standing, face, labels, losses, retries, ending, queued_at,
+           jobs.attempt
     FROM builds INDEXED BY builds_unfinished CROSS JOIN jobs ON jobs.build = builds.number
     WHERE builds.state <> 'finished' ORDER BY jobs.build, idx";
 
@@ -50,7 +52,7 @@ const ACTIVE_STAGES: &str = "
     ORDER BY stages.attempt, position";
 
 const JOBS: &str = "
-    SELECT idx, standing, attempt, agent, agent_name
+    SELECT idx, standing, face, attempt, agent, agent_name
     FROM jobs LEFT JOIN attempts ON attempts.id = jobs.attempt
     WHERE jobs.build = $1 ORDER BY idx";
 
@@ -87,7 +89,8 @@ pub(super) async fn load(pool: &SqlitePool) -> Result<Loaded, Error> {
                 finished_at: None,
                 commit: row.try_get("commit_id")?,
                 cancel: row.try_get("cancel")?,
-                planned: row.try_get("planned")?,
+                cancel_at: parsed_or_none(&row, "cancel_at")?,
+                terms: json_or_none(&row, "terms")?,
                 events: row.try_get::<i64, _>("events")? as u64,
             },
             key: key.clone(),
@@ -95,7 +98,41 @@ pub(super) async fn load(pool: &SqlitePool) -> Result<Loaded, Error> {
         };
         builds.push((key, build));
     }
-    Ok(Loaded { next_build: next as u64, builds })
+    let drained = agents(pool).await?.into_iter();
+    let drained = drained.filter_map(|agent| Some((agent.row.id, agent.drained_by?))).collect();
+    let rows = sqlx::query("SELECT timetable FROM timetables").fetch_all(pool).await?;
+    let timetables = rows.iter().map(|row| json(row, "timetable")).collect::<Result<_, _>>()?;
+    Ok(Loaded { next_build: next as u64, builds, drained, timetables })
+}
+
+/// All agents, by name.
+pub(super) async fn agents(pool: &SqlitePool) -> Result<Vec<StoredAgent>, Error> {
+    let sql = "SELECT id AS agent, name, instance, version, slots, labels, connected_at, drained_by
+               FROM agents ORDER BY name, id";
+    let rows = sqlx::query(sql).fetch_all(pool).await?;
+    let stored = |row: &SqliteRow| {
+        let row_of = AgentRow {
+            id: agent_id(row)?,
+            name: row.try_get("name")?,
+            instance: parsed(row, "instance")?,
+            version: row.try_get("version")?,
+            slots: row.try_get::<i64, _>("slots")? as u32,
+            labels: json(row, "labels")?,
+            connected_at: parsed(row, "connected_at")?,
+        };
+        Ok(StoredAgent { row: row_of, drained_by: row.try_get("drained_by")? })
+    };
+    rows.iter().map(stored).collect()
+}
+
+/// The newest builds of a repository that an agent had and that have ended.
+pub(super) async fn past(pool: &SqlitePool, repository: &str, limit: u32) -> Result<Vec<Build>, Error> {
+    let sql = sqlx::AssertSqlSafe(format!(
+        "{BUILD_COLUMNS} WHERE repository = $1 AND state = 'finished' AND started_at IS NOT NULL
+         ORDER BY number DESC LIMIT $2"
+    ));
+    let rows = sqlx::query(sql).bind(repository).bind(i64::from(limit)).fetch_all(pool).await?;
+    rows.iter().map(stored_build).collect()
 }
 
 async fn active_attempts(pool: &SqlitePool) -> Result<HashMap<String, active::Attempt>, Error> {
@@ -120,6 +157,7 @@ async fn active_attempts(pool: &SqlitePool) -> Result<HashMap<String, active::At
             outcome: outcome.map(|text| from_json(&text)).transpose()?,
             stages: stages.remove(&id).unwrap_or_default(),
             unnamed: 0,
+            removed: None,
         };
         let running = row.try_get::<String, _>("state")? == "running";
         let attempt = active::Attempt {
@@ -148,8 +186,11 @@ fn active_job(
     };
     Ok(active::Job {
         index: row.try_get::<i64, _>("idx")? as u32,
+        face: json(row, "face")?,
         labels: json(row, "labels")?,
         losses: row.try_get::<i64, _>("losses")? as u32,
+        retries: row.try_get::<i64, _>("retries")? as u32,
+        ending: json_or_none(row, "ending")?,
         queued_at,
         last_attempt: parsed_or_none(row, "attempt")?,
         state,
@@ -206,8 +247,19 @@ fn stored_job(row: &SqliteRow) -> Result<Job, Error> {
         None => None,
     };
     let index = row.try_get::<i64, _>("idx")? as u32;
-    let times = JobTimes::default();
-    Ok(Job { index, state: json(row, "standing")?, attempt, stages: Vec::new(), times })
+    let Face { name, axes, allow_failure, group: _ } = json(row, "face")?;
+    let name = Some(name).filter(|name| !name.is_empty());
+    let state = json(row, "standing")?;
+    Ok(Job {
+        index,
+        state,
+        attempt,
+        stages: Vec::new(),
+        name,
+        axes,
+        allow_failure,
+        times: JobTimes::default(),
+    })
 }
 
 /// Builds without their jobs, newest first.
@@ -307,6 +359,10 @@ fn agent_id(row: &SqliteRow) -> Result<buildr_proto::AgentId, Error> {
 
 fn json<T: DeserializeOwned>(row: &SqliteRow, column: &str) -> Result<T, Error> {
     from_json(&row.try_get::<String, _>(column)?)
+}
+
+fn json_or_none<T: DeserializeOwned>(row: &SqliteRow, column: &str) -> Result<Option<T>, Error> {
+    row.try_get::<Option<String>, _>(column)?.map(|text| from_json(&text)).transpose()
 }
 
 fn from_json<T: DeserializeOwned>(text: &str) -> Result<T, Error> {

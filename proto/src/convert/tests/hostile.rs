@@ -36,6 +36,7 @@ fn spec() -> pb::BuildSpec {
         variables: Vec::new(),
         labels: HashMap::new(),
         priority: 0,
+        cron: String::new(),
     }
 }
 

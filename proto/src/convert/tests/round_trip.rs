@@ -16,8 +16,8 @@ use ulid::Ulid;
 use crate::{
     AgentId, AttemptId, BuildId,
     build::{
-        Attempt, Build, BuildEvent, BuildEventKind, BuildSpec, BuildState, Job, Reference, Source, Stage,
-        StageProgress,
+        Attempt, Build, BuildEvent, BuildEventKind, BuildSpec, BuildState, Job, JobName, Reference, Source,
+        Stage, StageProgress,
     },
     convert::{Message, duration_from_pb, duration_to_pb, timestamp_from_pb, timestamp_to_pb},
     pb,
@@ -226,14 +226,16 @@ fn spec() -> impl Strategy<Value = BuildSpec> {
         .prop_map(|(name, value)| (VarName::new(name).unwrap(), value));
     let path = option::of("[a-z]{1,9}/[a-z]{1,9}\\.yml");
     let labels = btree_map(line(), "[a-z]{0,9}", 0..5);
-    (source(), trigger, path, vec(variable, 0..5), labels, any::<i32>()).prop_map(
-        |(source, trigger, manifest_path, variables, labels, priority)| BuildSpec {
+    let cron = option::of(line());
+    (source(), trigger, path, vec(variable, 0..5), labels, any::<i32>(), cron).prop_map(
+        |(source, trigger, manifest_path, variables, labels, priority, cron)| BuildSpec {
             source,
             trigger,
             manifest_path,
             variables,
             labels,
             priority,
+            cron,
         },
     )
 }
@@ -282,8 +284,20 @@ fn job_times() -> impl Strategy<Value = JobTimes> {
 }
 
 fn job() -> impl Strategy<Value = Job> {
-    (1..=u32::MAX, build_state(), option::of(attempt()), vec(stage(), 0..4), job_times())
-        .prop_map(|(index, state, attempt, stages, times)| Job { index, state, attempt, stages, times })
+    let stands = (build_state(), option::of(attempt()), vec(stage(), 0..4), job_times());
+    let face = (option::of(line()), btree_map(line(), "[a-z]{0,9}", 0..3), any::<bool>());
+    (1..=u32::MAX, stands, face).prop_map(
+        |(index, (state, attempt, stages, times), (name, axes, allow_failure))| Job {
+            index,
+            state,
+            attempt,
+            stages,
+            name,
+            axes,
+            allow_failure,
+            times,
+        },
+    )
 }
 
 fn build() -> impl Strategy<Value = Build> {
@@ -312,6 +326,22 @@ fn build_event() -> impl Strategy<Value = BuildEvent> {
         (text(), any::<bool>())
             .prop_map(|(reason, requeued)| BuildEventKind::AttemptLost { reason, requeued }),
         text().prop_map(|by| BuildEventKind::CancelRequested { by }),
+        vec((text(), any::<bool>()).prop_map(|(name, allow_failure)| JobName { name, allow_failure }), 0..4)
+            .prop_map(|jobs| BuildEventKind::Planned { jobs }),
+        text().prop_map(|reason| BuildEventKind::HandedBack { reason }),
+        (outcome(), any::<u32>(), any::<u32>())
+            .prop_map(|(outcome, next, tries)| BuildEventKind::JobRetried { outcome, next, tries }),
+        text().prop_map(|reason| BuildEventKind::JobStopped { reason }),
+        (outcome(), any::<bool>())
+            .prop_map(|(outcome, allowed)| BuildEventKind::JobEnded { outcome, allowed }),
+        (duration(), option::of(any::<u32>())).prop_map(|(took, containers_removed)| {
+            BuildEventKind::CancelConfirmed { took, containers_removed }
+        }),
+        (text(), duration(), duration()).prop_map(|(agent_name, silent_for, lost_in)| {
+            BuildEventKind::AgentSilent { agent_name, silent_for, lost_in }
+        }),
+        (text(), duration())
+            .prop_map(|(agent_name, silent_for)| BuildEventKind::AgentBack { agent_name, silent_for }),
         event().prop_map(BuildEventKind::Job),
         outcome().prop_map(BuildEventKind::Finished),
     ];
@@ -380,7 +410,14 @@ fn every_trigger_survives() {
 fn a_spec_that_asks_for_nothing_special_survives() {
     let source = Source { repository: "r".into(), reference: Reference::Default, commit: None };
     let (variables, labels) = (Vec::new(), BTreeMap::new());
-    let spec =
-        BuildSpec { source, trigger: Trigger::Manual, manifest_path: None, variables, labels, priority: 0 };
+    let spec = BuildSpec {
+        source,
+        trigger: Trigger::Manual,
+        manifest_path: None,
+        variables,
+        labels,
+        priority: 0,
+        cron: None,
+    };
     survives::<_, pb::BuildSpec>(spec);
 }
