@@ -188,4 +188,17 @@ mod tests {
         assert!(matches!(*attempt.stop().borrow(), Stop::Kill { .. }));
         assert!(attempt.fence().is_cancelled());
     }
+
+    #[test]
+    fn a_job_that_may_go_elsewhere_ends_by_itself_once_the_orchestrator_was_silent_for_too_long() {
+        let limit = Duration::from_secs(50);
+        let attempt = Attempt::new(AttemptId::new(), Phase::Running);
+        assert!(!attempt.endure(10 * limit), "without a limit it works on");
+        attempt.fence_after(Some(limit));
+        assert!(!attempt.endure(limit - Duration::from_secs(1)));
+        assert!(attempt.endure(limit));
+        assert!(attempt.fence().is_cancelled());
+        assert!(matches!(*attempt.stop().borrow(), Stop::Kill { .. }));
+        assert!(!attempt.endure(2 * limit), "once is enough");
+    }
 }
