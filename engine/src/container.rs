@@ -157,6 +157,11 @@ impl Container {
         }
     }
 
+    /// Removes it, running or not.
+    pub(crate) async fn remove(&self) -> Result<(), Error> {
+        crate::labels::remove_container(&self.daemon, &self.id).await
+    }
+
     /// Asks the daemon what became of it.
     pub(crate) async fn fate(&self) -> Result<Fate, Error> {
         let found = match self.daemon.api.inspect_container(&self.id, None).await {

@@ -85,7 +85,6 @@ impl ControlFolder {
     }
 
     /// What a stage hands on to later ones. Blocks for as long as the disk takes.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the stages that read it come next"))]
     pub(crate) fn handed_on(&self, stage: u32) -> HandedOn {
         let mut text = Vec::new();
         let read = self.file(&format!("{stage}.env")).and_then(|file| {

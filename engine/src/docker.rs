@@ -6,7 +6,7 @@ use std::{io, path::PathBuf, time::Duration};
 use bollard::{API_DEFAULT_VERSION, Docker};
 use tokio::net::UnixStream;
 
-use crate::Error;
+use crate::{Error, texts::Platform};
 
 /// Where Docker listens where nothing else is said.
 const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
@@ -52,6 +52,12 @@ impl Daemon {
             });
         }
         Ok(Self { api, socket })
+    }
+
+    /// What its containers run on.
+    pub(crate) async fn platform(&self) -> Result<Platform, Error> {
+        let version = self.api.version().await.map_err(Error::docker("tell its version"))?;
+        Ok(Platform { os: version.os.unwrap_or_default(), arch: version.arch.unwrap_or_default() })
     }
 }
 

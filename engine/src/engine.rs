@@ -13,9 +13,10 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Error, Finished,
     docker::Daemon,
-    feed::{Feed, StopSignal},
+    estate,
+    feed::StopSignal,
     image::Pulls,
-    job::{Item, JobRequest, Prepared, RunId, Stop},
+    job::{Heard, Item, JobRequest, NotAdopted, Prepared, RunId, Stop},
     prepare,
     reaper::{self, Reaped},
     run,
@@ -41,6 +42,8 @@ pub struct Config {
     pub log_limit: u64,
     /// Between TERM and KILL where a job is ended.
     pub grace: Duration,
+    /// How long stages that run after a failure may go on once a job is being ended.
+    pub always_budget: Duration,
     /// What becomes of containers when this process ends.
     pub lifetime: Lifetime,
     /// Lets file URLs be a project's source.
@@ -88,6 +91,9 @@ impl Config {
     /// The grace where nothing else is said.
     pub const GRACE: Duration = Duration::from_secs(10);
 
+    /// How long stages that run after a failure may go on where nothing else is said.
+    pub const ALWAYS_BUDGET: Duration = Duration::from_secs(120);
+
     /// The usual settings of a local run; `DOCKER_HOST` is taken from this process's environment.
     pub fn new(data_dir: impl Into<PathBuf>, owner: impl Into<String>) -> Self {
         Self {
@@ -98,6 +104,7 @@ impl Config {
             docker_socket: DockerSocket::Raw,
             log_limit: Self::LOG_LIMIT,
             grace: Self::GRACE,
+            always_budget: Self::ALWAYS_BUDGET,
             lifetime: Lifetime::Attached,
             allow_file_urls: false,
         }
@@ -151,8 +158,7 @@ impl Engine {
         items: &mpsc::Sender<Item>,
         stop: &watch::Receiver<Stop>,
     ) -> Result<Prepared, Finished> {
-        let feed = Feed::new(items.clone());
-        prepare::prepare(&self.inner, request, &feed, &StopSignal::new(stop)).await
+        prepare::prepare(&self.inner, request, items, &StopSignal::new(stop)).await
     }
 
     /// Runs the stages and tells the rest, `JobFinished` as the very last item. Comes back when all
@@ -165,7 +171,22 @@ impl Engine {
         items: &mpsc::Sender<Item>,
         stop: &watch::Receiver<Stop>,
     ) -> Finished {
-        run::run(&self.inner, prepared, Feed::new(items.clone()), StopSignal::new(stop)).await
+        run::run(&self.inner, prepared, items, StopSignal::new(stop)).await
+    }
+
+    /// Takes over a run whose engine's process ended in its middle, for a listener that has heard so
+    /// much of it, and carries it to its end as [`Engine::run`] does: what was not heard is told, then
+    /// the rest. Only runs of [`Lifetime::Detached`] engines can be taken over. Not before this, or the
+    /// run is in `live`, may [`Engine::reap`] be called.
+    pub async fn adopt(
+        &self,
+        run: &RunId,
+        heard: Heard,
+        items: &mpsc::Sender<Item>,
+        stop: &watch::Receiver<Stop>,
+    ) -> Result<Finished, NotAdopted> {
+        let estate = estate::open(&self.inner, run).await?;
+        Ok(run::adopt(&self.inner, estate, heard, items, StopSignal::new(stop)).await)
     }
 
     /// Removes the containers and folders of this owner whose run is neither in `live` nor in the

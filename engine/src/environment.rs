@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use buildr_manifest::{StageName, Trigger, VarName};
+use buildr_manifest::VarMap;
 
 use crate::{
     job::{JobRequest, Prepared, SourceSpec},
@@ -18,33 +18,41 @@ pub(crate) const HOSTNAME: &str = "buildr";
 /// Docker's own default, for images that set none.
 pub(crate) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// The layers that all stages of a job share.
+/// What all stages that run in one container have in common.
 #[derive(Debug)]
 pub(crate) struct Environment {
-    shared: BTreeMap<String, String>,
+    /// The image's, over what every container has.
+    image: BTreeMap<String, String>,
+    /// Buildr's own.
+    own: BTreeMap<String, String>,
 }
 
 impl Environment {
-    /// Lays the layers over each other; `image` has `NAME=VALUE` entries.
+    /// For containers of an image whose variables are `image`, as `NAME=VALUE`.
     pub(crate) fn new(image: &[String], prepared: &Prepared) -> Self {
-        let mut shared = BTreeMap::from([
+        let mut below = BTreeMap::from([
             ("PATH".to_owned(), DEFAULT_PATH.to_owned()),
             ("HOSTNAME".to_owned(), HOSTNAME.to_owned()),
         ]);
-        shared.extend(image.iter().filter_map(|entry| entry.split_once('=')).map(owned));
-        shared.extend(prepared.plan.environment.iter().map(|(name, value)| variable(name, value)));
-        // Nothing that the image or the manifest says of these names may be mistaken for ours.
-        shared.retain(|name, _| name != "BUILDR" && !name.starts_with("BUILDR_"));
-        shared.extend(own(prepared));
-        trust_workspace(&mut shared);
-        Self { shared }
+        below.extend(image.iter().filter_map(|entry| entry.split_once('=')).map(owned));
+        Self { image: below, own: own(prepared).collect() }
     }
 
-    /// What a stage sees.
-    pub(crate) fn of_stage(&self, stage: &StageName) -> BTreeMap<String, String> {
-        let mut environment = self.shared.clone();
-        environment.insert("BUILDR_STAGE".to_owned(), stage.to_string());
-        environment
+    /// What a stage sees, whose own and earlier stages' variables are `variables`; `more` are buildr's
+    /// for this stage alone.
+    pub(crate) fn of_stage<'m>(
+        &self,
+        variables: VarMap,
+        more: impl IntoIterator<Item = (&'m str, String)>,
+    ) -> BTreeMap<String, String> {
+        let mut all = self.image.clone();
+        all.extend(variables.into_iter().map(|(name, value)| (name.to_string(), value)));
+        // Nothing that the image or the manifest says of these names may be mistaken for ours.
+        all.retain(|name, _| name != "BUILDR" && !name.starts_with("BUILDR_"));
+        all.extend(self.own.clone());
+        all.extend(more.into_iter().map(|(name, value)| (name.to_owned(), value)));
+        trust_workspace(&mut all);
+        all
     }
 }
 
@@ -68,7 +76,7 @@ fn own(prepared: &Prepared) -> impl Iterator<Item = (String, String)> {
         ("BUILDR_BRANCH", prepared.branch.clone()),
         ("BUILDR_TAG", prepared.tag.clone()),
         ("BUILDR_COMMIT", prepared.commit.clone()),
-        ("BUILDR_EVENT", Some(event_word(prepared.request.trigger).to_owned())),
+        ("BUILDR_EVENT", Some(prepared.request.trigger.word().to_owned())),
         ("BUILDR_WORKSPACE", Some(WORKSPACE.to_owned())),
         ("BUILDR_HOST_WORKSPACE", Some(prepared.workspace.display().to_string())),
         ("BUILDR_AGENT", identity.agent.clone()),
@@ -92,23 +100,8 @@ fn compose_project(run: &str) -> String {
     format!("buildr-{}", run.to_ascii_lowercase())
 }
 
-fn event_word(trigger: Trigger) -> &'static str {
-    match trigger {
-        Trigger::Local => "local",
-        Trigger::Manual => "manual",
-        Trigger::Push => "push",
-        Trigger::Tag => "tag",
-        Trigger::PullRequest => "pull_request",
-        Trigger::Cron => "cron",
-    }
-}
-
 fn owned((name, value): (&str, &str)) -> (String, String) {
     (name.to_owned(), value.to_owned())
-}
-
-fn variable(name: &VarName, value: &str) -> (String, String) {
-    (name.to_string(), value.to_owned())
 }
 
 #[cfg(test)]

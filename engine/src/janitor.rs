@@ -69,8 +69,8 @@ pub(crate) async fn remove_folder(engine: &Inner, run: &RunId, folder: &RunFolde
         Ok(()) => Ok(()),
         // Files of other users are in it: from inside a container root can give them to us.
         Err(error) => {
-            let Some(journal) = folder.journal() else { return Err(error) };
-            take_back(engine, run, &journal.image, folder.path()).await?;
+            let Some(image) = folder.noted_image() else { return Err(error) };
+            take_back(engine, run, &image, folder.path()).await?;
             remove().await
         }
     }

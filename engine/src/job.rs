@@ -5,11 +5,13 @@ use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 use buildr_manifest::{Event, JobPlan, LogName, Outcome, Pick, Plan, Trigger, VarName};
 use bytes::Bytes;
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::claim::Claim;
 
 /// A name for one run of one job, unique for ever; it is on the labels of all that the run makes.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct RunId(String);
 
 impl RunId {
@@ -27,6 +29,19 @@ impl RunId {
     }
 }
 
+impl TryFrom<String> for RunId {
+    type Error = &'static str;
+    fn try_from(text: String) -> Result<Self, &'static str> {
+        Self::new(text).ok_or("not the name of a run")
+    }
+}
+
+impl From<RunId> for String {
+    fn from(run: RunId) -> Self {
+        run.0
+    }
+}
+
 impl fmt::Display for RunId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -34,7 +49,7 @@ impl fmt::Display for RunId {
 }
 
 /// A job before its manifest was read.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct JobRequest {
     /// The name of this run.
     pub run: RunId,
@@ -59,7 +74,7 @@ pub struct JobRequest {
 }
 
 /// What is known of an event from elsewhere than the repository.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventFacts {
     /// The branch; none: the one that is checked out.
     pub branch: Option<String>,
@@ -72,7 +87,7 @@ pub struct EventFacts {
 }
 
 /// What a build is told of itself.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Identity {
     /// The build's number; none in a local run (`BUILDR_BUILD=local`).
     pub build: Option<u64>,
@@ -83,7 +98,7 @@ pub struct Identity {
 }
 
 /// Where a project comes from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum SourceSpec {
     /// A folder of the user's, mounted as it is.
     Folder(PathBuf),
@@ -92,7 +107,7 @@ pub enum SourceSpec {
 }
 
 /// A commit in a git repository. The texts are not trusted: the engine checks them before use.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct GitSource {
     /// The repository's URL, or the scp-like form `user@host:path`.
     pub url: String,
@@ -103,7 +118,7 @@ pub struct GitSource {
 }
 
 /// A line of history.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum GitReference {
     /// The remote's default branch.
     Default,
@@ -130,8 +145,29 @@ pub struct Prepared {
     pub branch: Option<String>,
     /// The tag, where there is one.
     pub tag: Option<String>,
-    /// The run's claim on its folder; for who makes one by hand, the default will do.
+    /// The run's claim on its folder.
     pub claim: Claim,
+}
+
+/// How much of what a job tells its listener has, kept where it outlives the process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Heard {
+    /// How many events, those left out that may be missed ([`EventKind::is_ephemeral`]).
+    ///
+    /// [`EventKind::is_ephemeral`]: buildr_manifest::EventKind::is_ephemeral
+    pub events: u64,
+    /// The length of each log, in bytes.
+    pub logs: BTreeMap<LogName, u64>,
+}
+
+/// Why a job cannot be taken over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotAdopted {
+    /// There is no such run here, or another process has it.
+    NotHere,
+    /// No code of the build can have run: it may begin anew, under another name. What there is of it is
+    /// the reaper's.
+    NotBegun,
 }
 
 /// What the engine tells while it works, in one order: whatever stands before an item in this

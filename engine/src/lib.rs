@@ -6,12 +6,14 @@
 //! - [`engine`]: settings, and the three things that can be asked: prepare, run, reap
 //! - [`job`]: the request and the stream
 //! - `prepare`: with [`source`], `manifest_file` and [`planning`], up to a plan
-//! - `run`: `boot`, `stages`, `finish`; what an end means is in `verdict`
+//! - `run`: `boot`, `conductor`, `stage`, `finish`; how a job stands is in `state`, what an end means
+//!   in `verdict`, what is known after a crash in `journal`
 //! - `link`, `watch`, `control`: init's other end, a stage as a stream, the log files
 //! - `docker`, `container`, `image`, `network`, `labels`, `credentials`: Docker
 //! - `run_folder`, `claim`, `reaper`, `janitor`: what a run owns, and how it goes away
 
 mod claim;
+mod clock;
 mod container;
 mod control;
 mod credentials;
@@ -19,26 +21,30 @@ mod docker;
 pub mod engine;
 mod environment;
 mod error;
+mod estate;
 mod feed;
 mod handed_on;
 mod image;
 mod init_program;
 mod janitor;
 pub mod job;
+mod journal;
 mod labels;
 mod link;
 mod manifest_file;
 mod network;
+mod past;
 pub mod planning;
 mod prepare;
 mod reaper;
 mod run;
 mod run_folder;
-#[cfg_attr(not(test), expect(dead_code, reason = "no plan with services is carried out so far"))]
 mod services;
 pub mod source;
+mod state;
 #[cfg(test)]
 mod testing;
+mod texts;
 mod verdict;
 mod watch;
 
@@ -46,8 +52,8 @@ pub use claim::Claim;
 pub use engine::{Config, DockerSocket, Engine, Lifetime, Pull};
 pub use error::Error;
 pub use job::{
-    EventFacts, Finished, GitReference, GitSource, Identity, Item, JobRequest, Output, Prepared, RunId,
-    SourceSpec, Stop,
+    EventFacts, Finished, GitReference, GitSource, Heard, Identity, Item, JobRequest, NotAdopted, Output,
+    Prepared, RunId, SourceSpec, Stop,
 };
 pub use reaper::Reaped;
 

@@ -28,6 +28,8 @@ pub struct Planned {
     pub branch: Option<String>,
     /// The tag that the build is of, where it is of one.
     pub tag: Option<String>,
+    /// What the manifest was planned for.
+    pub(crate) context: Context,
 }
 
 /// A project that is here.
@@ -91,22 +93,21 @@ impl Project {
 /// blocks.
 pub(crate) fn plan(request: &JobRequest, project: Project, file: &ManifestFile) -> Result<Planned, Outcome> {
     let (manifest, diagnostics) = Manifest::parse(&file.text, &file.name).map_err(manifest_error)?;
-    let plan = manifest
-        .plan(&Context {
-            trigger: request.trigger,
-            branch: project.branch.clone(),
-            tag: project.tag.clone(),
-            target: request.facts.target.clone(),
-            cron: request.facts.cron.clone(),
-            commit: project.commit.clone(),
-            repository: repository(request),
-            changed_paths: changed_paths(request, &project, &manifest),
-            process_environment: request.process_environment.clone(),
-            vars: request.vars.clone(),
-        })
-        .map_err(manifest_error)?;
+    let context = Context {
+        trigger: request.trigger,
+        branch: project.branch.clone(),
+        tag: project.tag.clone(),
+        target: request.facts.target.clone(),
+        cron: request.facts.cron.clone(),
+        commit: project.commit.clone(),
+        repository: repository(request),
+        changed_paths: changed_paths(request, &project, &manifest),
+        process_environment: request.process_environment.clone(),
+        vars: request.vars.clone(),
+    };
+    let plan = manifest.plan(&context).map_err(manifest_error)?;
     let Project { commit, branch, tag, .. } = project;
-    Ok(Planned { plan, diagnostics, warnings: Vec::new(), commit, branch, tag })
+    Ok(Planned { plan, diagnostics, warnings: Vec::new(), commit, branch, tag, context })
 }
 
 pub(crate) fn manifest_error(problems: buildr_manifest::Diagnostics) -> Outcome {

@@ -3,38 +3,46 @@
 
 use std::{path::Path, sync::Arc, time::Instant};
 
-use buildr_manifest::{CloneOptions, EventKind, JobPlan, Outcome, Pick, Plan, Start};
+use buildr_manifest::{EventKind, JobPlan, Outcome, Pick, StageState, Start};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Finished,
+    Error, Finished, Lifetime,
     claim::Claim,
+    clock,
     engine::Inner,
     error::chain,
-    feed::{Feed, StopSignal},
-    job::{GitSource, JobRequest, Prepared, SourceSpec},
+    feed::{Feed, Keeper, StopSignal},
+    job::{GitSource, Item, JobRequest, Prepared, SourceSpec},
+    journal::{Begun, Journal},
     manifest_file::{self, ManifestFile},
     planning::{self, Planned, Project, manifest_error},
     run_folder::RunFolder,
-    source::SourceError,
-    verdict,
+    source::{Pinned, SourceError},
 };
 
 /// Prepares a job; where that fails, says so as the stream's last event.
 pub(crate) async fn prepare(
     engine: &Arc<Inner>,
     request: JobRequest,
-    feed: &Feed,
+    items: &mpsc::Sender<Item>,
     stop: &StopSignal,
 ) -> Result<Prepared, Finished> {
     let since = Instant::now();
+    let (opened, trouble) = match open(engine, &request).await {
+        Ok(opened) => (Some(opened), None),
+        Err(outcome) => (None, Some(outcome)),
+    };
+    let journal = opened.as_ref().and_then(|opened| opened.journal.clone());
+    let feed = Feed::new(items.clone(), journal);
     feed.event(EventKind::JobStarted).await;
-    let outcome = match claim_folder(engine, &request).await {
-        Ok(folder) => match begin(engine, request, (folder, since), feed, stop).await {
+    let outcome = match opened {
+        Some(opened) => match begin(engine, request, (opened, since), &feed, stop).await {
             Ok(prepared) => return Ok(prepared),
             Err(outcome) => outcome,
         },
-        Err(outcome) => outcome,
+        None => trouble.unwrap_or_else(|| internal("no folder for the run".to_owned())),
     };
     feed.event(EventKind::JobFinished {
         outcome: outcome.clone(),
@@ -45,25 +53,48 @@ pub(crate) async fn prepare(
     Err(Finished { outcome })
 }
 
-async fn claim_folder(engine: &Arc<Inner>, request: &JobRequest) -> Result<RunFolder, Outcome> {
+/// A run's folder that was just made.
+struct Opened {
+    folder: RunFolder,
+    journal: Option<Arc<Keeper>>,
+}
+
+async fn open(engine: &Arc<Inner>, request: &JobRequest) -> Result<Opened, Outcome> {
     let (data_dir, run) = (engine.config.data_dir.clone(), request.run.clone());
-    blocking(move || RunFolder::create(&data_dir, &run).map_err(|error| internal(error.chain()))).await?
+    let lives_on = matches!(engine.config.lifetime, Lifetime::Detached { .. });
+    let open = move || -> Result<Opened, Error> {
+        let folder = RunFolder::create(&data_dir, &run)?;
+        let begin = || Journal::create(folder.path()).map_err(Error::files("write", folder.path()));
+        let journal = lives_on.then(begin).transpose()?;
+        Ok(Opened { journal: journal.map(|journal| Arc::new(Keeper::new(journal))), folder })
+    };
+    blocking(move || open().map_err(|error| internal(error.chain()))).await?
 }
 
 /// All but the first and the last event.
 async fn begin(
     engine: &Arc<Inner>,
     request: JobRequest,
-    (folder, since): (RunFolder, Instant),
+    (opened, since): (Opened, Instant),
     feed: &Feed,
     stop: &StopSignal,
 ) -> Result<Prepared, Outcome> {
+    let Opened { folder, journal } = opened;
     let planned = plan(engine, &request, &folder, feed, stop).await;
     match planned {
-        Ok((project, plan, build)) => {
+        Ok(Readied { project, file, pinned, planned, plan }) => {
             let Project { path, commit, branch, tag } = project;
-            let claim = Claim::new(folder, since);
-            Ok(Prepared { request, plan, build: Some(build), workspace: path, commit, branch, tag, claim })
+            let begun = Box::new(Begun {
+                request: request.clone(),
+                manifest: String::from_utf8_lossy(&file.text).into_owned(),
+                name: file.name,
+                context: planned.context,
+                workspace: path.clone(),
+                at: clock::since_boot(),
+            });
+            let claim = Claim { folder, since, journal, begun, pinned };
+            let build = Some(planned.plan);
+            Ok(Prepared { request, plan, build, workspace: path, commit, branch, tag, claim })
         }
         Err(outcome) => {
             let removed = blocking(move || folder.remove()).await;
@@ -75,14 +106,24 @@ async fn begin(
     }
 }
 
+/// A project that is known, its manifest, and what that comes to.
+struct Readied {
+    project: Project,
+    file: ManifestFile,
+    /// The commit whose files are still to be brought.
+    pinned: Option<Pinned>,
+    planned: Planned,
+    plan: JobPlan,
+}
+
 async fn plan(
     engine: &Arc<Inner>,
     request: &JobRequest,
     folder: &RunFolder,
     feed: &Feed,
     stop: &StopSignal,
-) -> Result<(Project, JobPlan, Plan), Outcome> {
-    let (project, file) = bring(engine, request, folder, stop).await?;
+) -> Result<Readied, Outcome> {
+    let Brought { project, file, pinned } = bring(engine, request, folder, stop).await?;
     let project = project.seen_as(request);
     feed.event(EventKind::SourceResolved {
         commit: project.commit.clone(),
@@ -95,18 +136,26 @@ async fn plan(
         feed.warning(warning).await;
     }
     let (theirs, place) = (request.clone(), project.clone());
-    let planned = blocking(move || planning::plan(&theirs, place, &file)).await??;
+    let planned = blocking(move || {
+        let planned = planning::plan(&theirs, place, &file);
+        planned.map(|planned| (planned, file))
+    });
+    let (planned, file) = planned.await??;
     let plan = narrow(&planned, &request.pick, feed).await?;
     match stop.by() {
         Some(by) => Err(Outcome::Canceled { by }),
-        None => Ok((project, plan, planned.plan)),
+        None => Ok(Readied { project, file, pinned, planned, plan }),
     }
 }
 
 /// A project and its manifest, which may not be readable.
-type Brought = (Project, Result<ManifestFile, Outcome>);
+struct Brought {
+    project: Project,
+    file: Result<ManifestFile, Outcome>,
+    pinned: Option<Pinned>,
+}
 
-/// The project as it is, or as it is after a checkout.
+/// The project as it is, or what is known of it before a checkout.
 async fn bring(
     engine: &Arc<Inner>,
     request: &JobRequest,
@@ -120,15 +169,19 @@ async fn bring(
             blocking(move || {
                 let project = planning::local(&path)?;
                 let file = manifest_file::read(&project.path, wanted.as_deref());
-                Ok((project, file.map_err(|message| Outcome::ManifestError { message })))
+                let file = file.map_err(|message| Outcome::ManifestError { message });
+                Ok(Brought { project, file, pinned: None })
             })
             .await?
         }
-        SourceSpec::Git(git) => check_out(engine, git, (&folder.workspace(), wanted.as_deref()), stop).await,
+        SourceSpec::Git(git) => {
+            folder.make_workspace().map_err(|error| internal(error.chain()))?;
+            pin(engine, git, (&folder.workspace(), wanted.as_deref()), stop).await
+        }
     }
 }
 
-async fn check_out(
+async fn pin(
     engine: &Arc<Inner>,
     git: &GitSource,
     (workspace, manifest): (&Path, Option<&Path>),
@@ -140,26 +193,26 @@ async fn check_out(
         theirs.sources();
     })
     .await?;
-    let sources = engine.sources();
-    let checkout = async {
-        let pinned = sources.pin(git, &cancel).await?;
-        let file = manifest_file::read_pinned(&pinned, manifest).await;
-        let (commit, branch, tag) = (pinned.commit.clone(), pinned.branch.clone(), pinned.tag.clone());
-        pinned.check_out(workspace, &CloneOptions::default(), &cancel).await?;
-        Ok((Project { path: workspace.to_owned(), commit: Some(commit), branch, tag }, file))
-    };
-    let mut checkout = std::pin::pin!(checkout);
-    let done = tokio::select! {
+    let mut pinned = std::pin::pin!(engine.sources().pin(git, &cancel));
+    let pinned = tokio::select! {
         biased;
         by = stop.requested() => {
             cancel.cancel();
             // It ends soon, and must not go on writing while the folder is removed.
-            let _ended = checkout.await;
+            let _ended = pinned.await;
             return Err(Outcome::Canceled { by });
         }
-        done = &mut checkout => done,
+        pinned = &mut pinned => pinned.map_err(source_error)?,
     };
-    done.map_err(|error: SourceError| Outcome::SourceError { message: chain(&error) })
+    let file = manifest_file::read_pinned(&pinned, manifest).await;
+    let (commit, branch, tag) = (Some(pinned.commit.clone()), pinned.branch.clone(), pinned.tag.clone());
+    let project = Project { path: workspace.to_owned(), commit, branch, tag };
+    Ok(Brought { project, file, pinned: Some(pinned) })
+}
+
+/// What it means that a project cannot be had.
+pub(crate) fn source_error(error: SourceError) -> Outcome {
+    Outcome::SourceError { message: chain(&error) }
 }
 
 /// What the engine is to do of a plan, unless that is nothing.
@@ -174,17 +227,19 @@ async fn narrow(planned: &Planned, pick: &Pick, feed: &Feed) -> Result<JobPlan, 
         return Err(Outcome::Skipped);
     }
     let plan = planned.plan.supported_job(pick).map_err(manifest_error)?;
+    let job = &plan.job;
     feed.event(EventKind::Planned {
-        image: plan.image.clone(),
-        stages: plan.stages.iter().map(|stage| stage.name.clone()).collect(),
-        services: Vec::new(),
+        image: job.image.to_string(),
+        stages: job.stages.iter().map(|stage| stage.stage.name.clone()).collect(),
+        services: job.services.iter().map(|service| service.service.name.clone()).collect(),
     })
     .await;
     // The farm has to hear of the other jobs of a matrix, so the first one goes on in any case.
     let is_alone = *pick != Pick::First || planned.plan.jobs.len() == 1;
-    if is_alone && plan.stages.iter().all(|stage| stage.skip.is_some()) {
-        for stage in &plan.stages {
-            feed.never_ran(stage, verdict::never_runs(stage, None)).await;
+    let skipped: Vec<_> = job.stages.iter().filter_map(|stage| Some((stage, stage.skipped()?))).collect();
+    if is_alone && skipped.len() == job.stages.len() {
+        for (stage, why) in skipped {
+            feed.never_ran(&stage.stage.name, StageState::Skipped { why: why.to_owned() }).await;
         }
         return Err(Outcome::Skipped);
     }

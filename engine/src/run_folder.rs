@@ -1,5 +1,5 @@
-//! The folder of one run: its control directory, its workspace where it has one of its own, and the
-//! journal of what was made for it. A lock in it tells every other process on this machine that the
+//! The folder of one run: its control directories, its workspace where it has one of its own, and the
+//! journal of what was done for it. A lock in it tells every other process on this machine that the
 //! run is alive.
 
 use std::{
@@ -11,7 +11,6 @@ use std::{
 };
 
 use buildr_init::wire::Owner;
-use serde::{Deserialize, Serialize};
 
 use crate::{Error, job::RunId};
 
@@ -20,6 +19,9 @@ const RUNS: &str = "runs";
 
 /// In a run's folder, where its project is checked out to.
 const WORKSPACE: &str = "workspace";
+
+/// In a run's folder, the id of an image that is on this machine.
+const IMAGE: &str = "image";
 
 /// Folders under this prefix are being made.
 const UNFINISHED: &str = ".new-";
@@ -32,17 +34,6 @@ const UNFINISHED_FOR: Duration = Duration::from_secs(3600);
 pub(crate) struct RunFolder {
     path: PathBuf,
     _lock: File,
-}
-
-/// What a run made outside its folder, written before it was made.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Journal {
-    /// The container's name.
-    pub(crate) container: String,
-    /// The image's id.
-    pub(crate) image: String,
-    /// To whom the workspace is to be given back.
-    pub(crate) hand_back: Option<Owner>,
 }
 
 impl RunFolder {
@@ -91,16 +82,31 @@ impl RunFolder {
         self.path.join(WORKSPACE)
     }
 
-    /// Writes down what will be made.
-    pub(crate) fn write_journal(&self, journal: &Journal) -> Result<(), Error> {
-        let path = self.path.join("journal.json");
-        let text = serde_json::to_vec(journal).expect("a journal has only strings for keys");
-        fs::write(&path, text).map_err(Error::files("write", &path))
+    /// Makes the folder that a project is checked out to.
+    pub(crate) fn make_workspace(&self) -> Result<(), Error> {
+        let path = self.workspace();
+        make_folder(&path, 0o755).map_err(Error::files("create folder", &path))
     }
 
-    /// What was made, where anything was.
-    pub(crate) fn journal(&self) -> Option<Journal> {
-        serde_json::from_slice(&fs::read(self.path.join("journal.json")).ok()?).ok()
+    /// The control directory of the build container, or of a stage's own. That of a stage is made anew:
+    /// nothing of an earlier container of that stage is in it.
+    pub(crate) fn control(&self, stage: Option<usize>) -> Result<PathBuf, Error> {
+        let Some(stage) = stage else { return Ok(crate::control::control_path(&self.path)) };
+        let path = self.path.join(format!("control-{stage}"));
+        make_control(&path).map_err(Error::files("create folder", &path))?;
+        Ok(path)
+    }
+
+    /// Writes down an image that is on this machine, before a container is made of it: with its help
+    /// what the container leaves can be removed.
+    pub(crate) fn note_image(&self, image: &str) -> Result<(), Error> {
+        let path = self.path.join(IMAGE);
+        fs::write(&path, image).map_err(Error::files("write", &path))
+    }
+
+    /// The image that was noted last, where one was.
+    pub(crate) fn noted_image(&self) -> Option<String> {
+        fs::read_to_string(self.path.join(IMAGE)).ok().filter(|image| !image.is_empty())
     }
 
     /// As [`remove`].
@@ -207,29 +213,15 @@ mod tests {
     }
 
     #[test]
-    fn the_journal_is_read_as_it_was_written() {
+    fn the_image_stays_noted_while_what_a_build_wrote_cannot_be_removed() {
         let data = tempfile::tempdir().unwrap();
         let folder = RunFolder::create(data.path(), &run()).unwrap();
-        assert_eq!(folder.journal(), None);
-        let journal = Journal {
-            container: "buildr-run-1".into(),
-            image: "sha256:ab".into(),
-            hand_back: Some(Owner { uid: 1, gid: 2 }),
-        };
-        folder.write_journal(&journal).unwrap();
-        assert_eq!(folder.journal(), Some(journal));
-    }
-
-    #[test]
-    fn the_journal_stays_while_what_a_build_wrote_cannot_be_removed() {
-        let data = tempfile::tempdir().unwrap();
-        let folder = RunFolder::create(data.path(), &run()).unwrap();
-        let journal = Journal { container: "c".into(), image: "i".into(), hand_back: None };
-        folder.write_journal(&journal).unwrap();
+        assert_eq!(folder.noted_image(), None);
+        folder.note_image("sha256:ab").unwrap();
         // Something that is no folder cannot be removed as one, not even by root.
         fs::write(folder.workspace(), "").unwrap();
         folder.remove().unwrap_err();
-        assert_eq!(folder.journal(), Some(journal));
+        assert_eq!(folder.noted_image().as_deref(), Some("sha256:ab"));
         fs::remove_file(folder.workspace()).unwrap();
         folder.remove().unwrap();
         assert!(!folder.path().exists());

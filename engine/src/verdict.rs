@@ -3,32 +3,17 @@
 use std::time::Duration;
 
 use buildr_init::wire::{EndCause, StageEnd};
-use buildr_manifest::{Cause, Outcome, StageName, StagePlan, StageState};
+use buildr_manifest::{Cause, Outcome, StageName, StageState};
 
-/// What wanted a job to end before its time.
+/// What wanted a stage to end before its time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Interrupt {
-    /// Somebody asked for it.
-    Canceled { by: String },
-    /// The job's time was up.
+    /// The job is being ended: canceled, or a stage failed where that ends those beside it.
+    Canceled,
+    /// The job's time was up, or that of stages that run after a failure.
+    JobTimedOut,
+    /// The stage's own time was up.
     TimedOut { limit: Duration },
-}
-
-impl Interrupt {
-    /// The job's outcome; `stage` is the one that was running.
-    pub(crate) fn outcome(&self, stage: Option<&StageName>) -> Outcome {
-        match self {
-            Self::Canceled { by } => Outcome::Canceled { by: by.clone() },
-            Self::TimedOut { limit } => Outcome::TimedOut { stage: stage.cloned(), limit: *limit },
-        }
-    }
-
-    fn state(&self) -> StageState {
-        match self {
-            Self::Canceled { .. } => StageState::Canceled,
-            Self::TimedOut { .. } => StageState::TimedOut,
-        }
-    }
 }
 
 /// How a stage was seen to end.
@@ -60,97 +45,116 @@ pub(crate) struct Observed {
 pub(crate) struct Verdict {
     /// For the stage.
     pub(crate) state: StageState,
-    /// For the job, where it ends here.
+    /// For the job, where this is what decides it.
     pub(crate) outcome: Option<Outcome>,
+    /// What the user should know beside it.
+    pub(crate) warning: Option<String>,
 }
 
-/// Judges the end of `stage`, whose log may have `log_limit` bytes. `image_hint` is added to what is
-/// said where the stage could not start in its image.
-pub(crate) fn judge(
-    stage: &StageName,
-    observed: &Observed,
-    interrupt: Option<&Interrupt>,
-    limits: Limits<'_>,
-) -> Verdict {
-    let failed = |cause: Cause| Verdict {
-        state: StageState::Failed { step: observed.step, cause: cause.clone() },
-        outcome: Some(Outcome::Failed { stage: stage.clone(), step: observed.step, cause }),
-    };
-    let interrupted = |interrupt: &Interrupt| Verdict {
-        state: interrupt.state(),
-        outcome: Some(interrupt.outcome(Some(stage))),
-    };
-    match (&observed.ending, interrupt) {
-        (Ending::Reported(end), Some(interrupt)) if end.stopped => interrupted(interrupt),
-        (Ending::Reported(end), _) => match &end.cause {
-            EndCause::Exit(0) => Verdict { state: StageState::Passed, outcome: None },
-            EndCause::Exit(code) => failed(Cause::Exit { code: *code }),
-            EndCause::Signal(signal) => failed(Cause::Signal { signal: *signal }),
-            EndCause::LogLimit => failed(Cause::LogLimit { limit: limits.log }),
-            EndCause::LogFailed { reason } => Verdict {
-                outcome: Some(Outcome::Internal {
-                    message: format!("the log of stage {stage} cannot be written: {reason}"),
-                }),
-                ..failed(Cause::ContainerDied)
-            },
-            EndCause::CannotStart { reason, no_shell } => cannot_start(reason, *no_shell, limits),
-        },
-        (_, Some(interrupt)) => interrupted(interrupt),
-        (Ending::Died { oom: true }, None) => Verdict {
-            state: StageState::Oom,
-            outcome: Some(Outcome::Oom { stage: stage.clone(), peak: None, limit: None }),
-        },
-        (Ending::Died { oom: false }, None) => failed(Cause::ContainerDied),
-        (Ending::Damaged { message } | Ending::Lost { message }, None) => Verdict {
-            outcome: Some(Outcome::Internal { message: message.clone() }),
-            ..failed(Cause::ContainerDied)
-        },
-    }
-}
-
-/// What a verdict has to say about the job's setting.
+/// What a verdict has to say about the stage's setting.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits<'a> {
+pub(crate) struct Setting<'a> {
     /// The most that a stage may write, in bytes.
     pub(crate) log: u64,
+    /// What its container may use, in bytes, where there is a limit.
+    pub(crate) memory: Option<u64>,
     /// The image's name.
     pub(crate) image: &'a str,
     /// What is unusual about the image, for messages.
     pub(crate) oddity: Option<&'a str>,
+    /// What reads the script.
+    pub(crate) shell: &'a str,
+    /// The manifest itself names where or as whom the stage runs.
+    pub(crate) placed: bool,
 }
 
-/// The codes are those of a shell that finds no program, or cannot run it.
-fn cannot_start(reason: &str, no_shell: bool, limits: Limits<'_>) -> Verdict {
-    let image = limits.image;
+/// Judges the end of `stage`.
+pub(crate) fn judge(
+    stage: &StageName,
+    observed: &Observed,
+    interrupt: Option<&Interrupt>,
+    setting: Setting<'_>,
+) -> Verdict {
+    match (&observed.ending, interrupt) {
+        (Ending::Reported(end), Some(interrupt)) if end.stopped => interrupted(stage, interrupt),
+        (Ending::Reported(end), _) => reported(stage, end, observed.step, setting),
+        (_, Some(interrupt)) => interrupted(stage, interrupt),
+        (Ending::Died { oom: true }, None) => oom(stage, None, setting),
+        (Ending::Died { oom: false }, None) => failed(stage, observed.step, Cause::ContainerDied),
+        (Ending::Damaged { message } | Ending::Lost { message }, None) => {
+            internal(stage, observed.step, message.clone())
+        }
+    }
+}
+
+fn reported(stage: &StageName, end: &StageEnd, step: Option<u32>, setting: Setting<'_>) -> Verdict {
+    match &end.cause {
+        EndCause::Exit(0) => Verdict { state: StageState::Passed, outcome: None, warning: None },
+        EndCause::Exit(_) | EndCause::Signal(_) if end.oom_kills > 0 => oom(stage, end.peak_memory, setting),
+        EndCause::Exit(code) => failed(stage, step, Cause::Exit { code: *code }),
+        EndCause::Signal(signal) => failed(stage, step, Cause::Signal { signal: *signal }),
+        EndCause::LogLimit => failed(stage, step, Cause::LogLimit { limit: setting.log }),
+        EndCause::LogFailed { reason } => {
+            internal(stage, step, format!("the log of stage {stage} cannot be written: {reason}"))
+        }
+        EndCause::CannotStart { reason, no_shell } => cannot_start(stage, reason, *no_shell, setting),
+    }
+}
+
+fn failed(stage: &StageName, step: Option<u32>, cause: Cause) -> Verdict {
+    Verdict {
+        state: StageState::Failed { step, cause: cause.clone() },
+        outcome: Some(Outcome::Failed { stage: stage.clone(), step, cause }),
+        warning: None,
+    }
+}
+
+fn oom(stage: &StageName, peak: Option<u64>, setting: Setting<'_>) -> Verdict {
+    Verdict {
+        state: StageState::Oom,
+        outcome: Some(Outcome::Oom { stage: stage.clone(), peak, limit: setting.memory }),
+        warning: None,
+    }
+}
+
+fn internal(stage: &StageName, step: Option<u32>, message: String) -> Verdict {
+    Verdict { outcome: Some(Outcome::Internal { message }), ..failed(stage, step, Cause::ContainerDied) }
+}
+
+/// Whoever ends the job has said what its outcome is.
+fn interrupted(stage: &StageName, interrupt: &Interrupt) -> Verdict {
+    let (state, outcome) = match interrupt {
+        Interrupt::Canceled => (StageState::Canceled, None),
+        Interrupt::JobTimedOut => (StageState::TimedOut, None),
+        Interrupt::TimedOut { limit } => {
+            (StageState::TimedOut, Some(Outcome::TimedOut { stage: Some(stage.clone()), limit: *limit }))
+        }
+    };
+    Verdict { state, outcome, warning: None }
+}
+
+/// The codes are those of a shell that finds no program, or cannot run it. A place or user that the
+/// manifest names and the build has not is the build's own failure, all else the image's.
+fn cannot_start(stage: &StageName, reason: &str, no_shell: bool, setting: Setting<'_>) -> Verdict {
+    let Setting { image, shell, oddity, placed, .. } = setting;
+    if placed && !no_shell {
+        let warning = Some(format!("stage {stage} cannot start: {reason}"));
+        return Verdict { warning, ..failed(stage, None, Cause::Exit { code: 126 }) };
+    }
     let (code, mut message) = if no_shell {
-        (127, format!("image {image} has no /bin/sh, which stages are run by: take an image that has one"))
+        (
+            127,
+            format!(
+                "image {image} has no {shell}, which stage {stage} is run by: take an image that has one"
+            ),
+        )
     } else {
         (126, format!("no stage can run in image {image}: {reason}"))
     };
-    if let Some(oddity) = limits.oddity {
+    if let Some(oddity) = oddity {
         message = format!("{message} ({oddity})");
     }
-    Verdict {
-        state: StageState::Failed { step: None, cause: Cause::Exit { code } },
-        outcome: Some(Outcome::ImageError { message }),
-    }
-}
-
-/// The state of a stage that never ran: its own condition did not hold, or `stopper` is the stage that
-/// ended last before it, with its state.
-pub(crate) fn never_runs(stage: &StagePlan, stopper: Option<(&StageName, &StageState)>) -> StageState {
-    match &stage.skip {
-        Some(why) => StageState::Skipped { why: why.clone() },
-        None => not_reached(stopper),
-    }
-}
-
-fn not_reached(stopper: Option<(&StageName, &StageState)>) -> StageState {
-    let because = match stopper {
-        Some((stage, StageState::Failed { .. } | StageState::Oom)) => Some(stage.clone()),
-        _ => None,
-    };
-    StageState::NotReached { because }
+    Verdict { outcome: Some(Outcome::ImageError { message }), ..failed(stage, None, Cause::Exit { code }) }
 }
 
 #[cfg(test)]
@@ -176,14 +180,18 @@ mod tests {
         Observed { ending: Ending::Reported(end), step: Some(1) }
     }
 
-    fn check(observed: &Observed, interrupt: Option<Interrupt>) -> (String, Option<String>) {
-        let limits = Limits { log: 10, image: "alpine:3", oddity: None };
-        let verdict = judge(&stage(), observed, interrupt.as_ref(), limits);
-        (verdict.state.word().to_owned(), verdict.outcome.map(|outcome| outcome.to_string()))
-    }
+    const SETTING: Setting<'_> = Setting {
+        log: 10,
+        memory: Some(1 << 20),
+        image: "alpine:3",
+        oddity: None,
+        shell: "/bin/sh",
+        placed: false,
+    };
 
-    fn canceled() -> Option<Interrupt> {
-        Some(Interrupt::Canceled { by: "ann".into() })
+    fn check(observed: &Observed, interrupt: Option<Interrupt>) -> (String, Option<String>) {
+        let verdict = judge(&stage(), observed, interrupt.as_ref(), SETTING);
+        (verdict.state.word().to_owned(), verdict.outcome.map(|outcome| outcome.to_string()))
     }
 
     #[test]
@@ -204,20 +212,18 @@ mod tests {
 
     #[test]
     fn a_stage_that_ended_by_itself_before_the_stop_keeps_its_own_end() {
-        assert_eq!(check(&reported(EndCause::Exit(0), false), canceled()).0, "passed");
-        assert_eq!(check(&reported(EndCause::Exit(1), false), canceled()).0, "failed");
+        assert_eq!(check(&reported(EndCause::Exit(0), false), Some(Interrupt::Canceled)).0, "passed");
+        assert_eq!(check(&reported(EndCause::Exit(1), false), Some(Interrupt::Canceled)).0, "failed");
     }
 
     #[test]
     fn a_stage_that_was_stopped_is_canceled_or_timed_out_whatever_its_exit_code() {
-        let (state, outcome) = check(&reported(EndCause::Exit(0), true), canceled());
-        assert_eq!((state.as_str(), outcome.as_deref()), ("canceled", Some("canceled by ann")));
-        let limit = Interrupt::TimedOut { limit: Duration::from_secs(5) };
-        let (state, outcome) = check(&reported(EndCause::Signal(15), true), Some(limit));
-        assert_eq!(
-            (state.as_str(), outcome.as_deref()),
-            ("timed_out", Some("timed out after 5s in stage test"))
-        );
+        let stopped = reported(EndCause::Exit(0), true);
+        assert_eq!(check(&stopped, Some(Interrupt::Canceled)), ("canceled".into(), None));
+        assert_eq!(check(&stopped, Some(Interrupt::JobTimedOut)), ("timed_out".into(), None));
+        let own = Some(Interrupt::TimedOut { limit: Duration::from_secs(5) });
+        let outcome = Some("timed out after 5s in stage test".to_owned());
+        assert_eq!(check(&reported(EndCause::Signal(15), true), own), ("timed_out".into(), outcome));
     }
 
     #[test]
@@ -225,7 +231,22 @@ mod tests {
         let died = |oom| Observed { ending: Ending::Died { oom }, step: None };
         assert_eq!(check(&died(false), None).0, "failed");
         assert_eq!(check(&died(true), None).0, "oom");
-        assert_eq!(check(&died(false), canceled()).0, "canceled");
+        assert_eq!(check(&died(false), Some(Interrupt::Canceled)).0, "canceled");
+    }
+
+    #[test]
+    fn what_the_kernel_ended_for_want_of_memory_says_how_much_there_was() {
+        for cause in [EndCause::Signal(9), EndCause::Exit(137), EndCause::Exit(1)] {
+            let mut observed = reported(cause, false);
+            let Ending::Reported(end) = &mut observed.ending else { unreachable!() };
+            (end.oom_kills, end.peak_memory) = (1, Some(1 << 20));
+            let outcome = Some("out of memory in stage test: 1 MiB in use of 1 MiB".to_owned());
+            assert_eq!(check(&observed, None), ("oom".into(), outcome));
+        }
+        let mut coped_with = reported(EndCause::Exit(0), false);
+        let Ending::Reported(end) = &mut coped_with.ending else { unreachable!() };
+        end.oom_kills = 1;
+        assert_eq!(check(&coped_with, None).0, "passed");
     }
 
     #[test]
@@ -242,13 +263,11 @@ mod tests {
     }
 
     #[test]
-    fn a_stage_that_was_not_reached_names_who_failed_but_no_cancel() {
-        let failed = StageState::Failed { step: None, cause: Cause::Exit { code: 1 } };
-        assert_eq!(not_reached(Some((&stage(), &failed))), StageState::NotReached { because: Some(stage()) });
-        assert_eq!(
-            not_reached(Some((&stage(), &StageState::Canceled))),
-            StageState::NotReached { because: None }
-        );
-        assert_eq!(not_reached(None), StageState::NotReached { because: None });
+    fn a_user_that_the_manifest_names_and_nobody_knows_is_the_builds_own_failure() {
+        let cause = EndCause::CannotStart { reason: "no user \"x\"".into(), no_shell: false };
+        let setting = Setting { placed: true, ..SETTING };
+        let verdict = judge(&stage(), &reported(cause, false), None, setting);
+        assert!(matches!(verdict.outcome, Some(Outcome::Failed { .. })));
+        assert_eq!(verdict.warning.as_deref(), Some("stage test cannot start: no user \"x\""));
     }
 }

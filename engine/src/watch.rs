@@ -4,7 +4,7 @@
 use std::{io, sync::Arc};
 
 use buildr_init::wire::{StageEnd, StageStatus};
-use buildr_manifest::{EventKind, StagePlan};
+use buildr_manifest::{EventKind, StageName};
 use tokio::sync::watch;
 
 use crate::{
@@ -15,17 +15,37 @@ use crate::{
     link::Board,
 };
 
-/// A stage that is followed, and how far.
+/// One try of a stage that is followed, and how far.
 #[derive(Debug)]
 pub(crate) struct Watch<'a> {
-    number: u32,
-    plan: &'a StagePlan,
+    subject: Subject<'a>,
     board: watch::Receiver<Board>,
     control: Arc<ControlFolder>,
     feed: &'a Feed,
     log: Option<Log>,
-    told: u64,
-    steps: usize,
+    heard: Heard,
+}
+
+/// What is followed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Subject<'a> {
+    /// The stage.
+    pub(crate) stage: &'a StageName,
+    /// The entries of its script.
+    pub(crate) script: &'a [String],
+    /// The try's number in its container.
+    pub(crate) number: u32,
+    /// Where in the stage's log the try's begins, in bytes.
+    pub(crate) base: u64,
+}
+
+/// How much of a try was passed on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Heard {
+    /// The length of the stage's log, in bytes.
+    pub(crate) log: u64,
+    /// How many steps have begun.
+    pub(crate) steps: usize,
 }
 
 /// How following a stage ended.
@@ -40,24 +60,26 @@ pub(crate) enum Seen {
 }
 
 impl<'a> Watch<'a> {
+    /// Goes on from what was heard.
     pub(crate) fn new(
-        number: u32,
-        plan: &'a StagePlan,
+        subject: Subject<'a>,
         board: watch::Receiver<Board>,
         control: Arc<ControlFolder>,
         feed: &'a Feed,
+        heard: Heard,
     ) -> Self {
-        Self { number, plan, board, control, feed, log: None, told: 0, steps: 0 }
+        let log = heard.log.max(subject.base);
+        Self { subject, board, control, feed, log: None, heard: Heard { log, ..heard } }
     }
 
-    /// How much of the log was passed on, in bytes.
+    /// How much of the stage's log was passed on, in bytes.
     pub(crate) fn told(&self) -> u64 {
-        self.told
+        self.heard.log
     }
 
     /// The step that began last.
     pub(crate) fn step(&self) -> Option<u32> {
-        self.steps.checked_sub(1).and_then(|step| u32::try_from(step).ok())
+        self.heard.steps.checked_sub(1).and_then(|step| u32::try_from(step).ok())
     }
 
     /// Follows the stage to its end. May be called again where it was dropped: it goes on.
@@ -83,19 +105,21 @@ impl<'a> Watch<'a> {
 
     fn look(&mut self) -> (Option<StageStatus>, bool) {
         let board = self.board.borrow_and_update();
-        (board.stages.get(&self.number).cloned(), board.closed)
+        (board.stages.get(&self.subject.number).cloned(), board.closed)
     }
 
     /// Passes on all that is new.
     async fn catch_up(&mut self, status: &StageStatus) -> Result<(), Damage> {
         loop {
             // Steps beyond the script, or that go backwards, are not init's doing; they harm nobody.
-            let next_step = status.steps.get(self.steps).filter(|_| self.steps < self.plan.script.len());
+            let steps = self.heard.steps;
+            let next_step = status.steps.get(steps).filter(|_| steps < self.subject.script.len());
+            let base = self.subject.base;
             match next_step {
-                Some(offset) if *offset <= self.told => self.tell_step().await,
+                Some(offset) if base.saturating_add(*offset) <= self.heard.log => self.tell_step().await,
                 _ => {
                     let end = next_step.map_or(status.log_bytes, |step| *step.min(&status.log_bytes));
-                    if end <= self.told {
+                    if base.saturating_add(end) <= self.heard.log {
                         return Ok(());
                     }
                     self.tell_output(end).await?;
@@ -105,27 +129,33 @@ impl<'a> Watch<'a> {
     }
 
     async fn tell_step(&mut self) {
+        let Subject { stage, script, .. } = self.subject;
         let event = EventKind::StepStarted {
-            stage: self.plan.name.clone(),
-            step: u32::try_from(self.steps).unwrap_or(u32::MAX),
-            command: self.plan.script[self.steps].clone(),
-            offset: self.told,
+            stage: stage.clone(),
+            step: u32::try_from(self.heard.steps).unwrap_or(u32::MAX),
+            command: script[self.heard.steps].clone(),
+            offset: self.heard.log,
         };
-        self.steps += 1;
+        self.heard.steps += 1;
         self.feed.event(event).await;
     }
 
+    /// Up to `end` of the try's own log.
     async fn tell_output(&mut self, end: u64) -> Result<(), Damage> {
+        let base = self.subject.base;
         for Piece { offset, data, times } in self.read(end).await? {
-            let end = offset + data.len() as u64;
-            self.feed.output(Output { log: self.plan.name.clone().into(), offset, data, times }).await;
-            self.told = end;
+            let (offset, end) = (base + offset, base + offset + data.len() as u64);
+            let times = times.into_iter().map(|(at, time)| (base + at, time)).collect();
+            let log = self.subject.stage.clone().into();
+            self.feed.output(Output { log, offset, data, times }).await;
+            self.heard.log = end;
         }
         Ok(())
     }
 
     async fn read(&mut self, end: u64) -> Result<Vec<Piece>, Damage> {
-        let (control, log, number, from) = (self.control.clone(), self.log.take(), self.number, self.told);
+        let (control, log, number) = (self.control.clone(), self.log.take(), self.subject.number);
+        let from = self.heard.log - self.subject.base;
         let read = tokio::task::spawn_blocking(move || {
             let mut log = log.map_or_else(|| control.log(number), Ok)?;
             log.read(from, end).map(|pieces| (pieces, log))

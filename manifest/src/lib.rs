@@ -53,7 +53,7 @@ pub use outcome::{Cause, Outcome, StageState};
 pub use place::{Keys, Place};
 pub use plan::{
     Context, Decision, Job, JobPlan, Order, Phase, Pick, Plan, PlannedCache, PlannedService, PlannedStage,
-    Progress, StagePlan, Start, Trigger, Turn, VarMap, Variables, is_reserved,
+    Progress, Start, Trigger, Turn, VarMap, Variables, is_reserved,
 };
 pub use size::{ByteSize, Cpus};
 pub use template::{Open, Template, Text};

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Cache, CancelOlder, Manifest, Service, Stage, Status, VarName, glob::Work, template::Text};
 
-pub use job_plan::{JobPlan, StagePlan};
+pub use job_plan::JobPlan;
 pub use order::Order;
 pub(crate) use order::{First, Waits};
 pub use progress::{Phase, Progress, Turn};
@@ -44,7 +44,7 @@ pub enum Trigger {
 }
 
 /// All that a plan depends on beside the manifest itself. Pure data: who makes it does the I/O.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Context {
     /// What started the build.
     pub trigger: Trigger,
@@ -114,7 +114,7 @@ pub struct Job {
 }
 
 /// Which job of a plan is meant.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Pick {
     /// The only one; where there are several, none.
     #[default]

@@ -296,7 +296,7 @@ mod tests {
 
     fn bench() -> (Pulls, Feed, Reference) {
         let pulls = Pulls { silence: Duration::from_millis(300), ..Pulls::default() };
-        (pulls, Feed::new(mpsc::channel(1).0), Reference::parse("r.example/app:1").unwrap())
+        (pulls, Feed::new(mpsc::channel(1).0, None), Reference::parse("r.example/app:1").unwrap())
     }
 
     #[tokio::test]

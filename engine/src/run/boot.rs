@@ -1,24 +1,28 @@
 //! From a plan to a container whose init waits for stages.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use buildr_init::wire::{HandBack, NewOwner, Owner, Settings};
+use buildr_init::wire::{HandBack, Owner, Settings};
 use buildr_manifest::{EventKind, Outcome, Resources};
 use tokio::{task::JoinSet, time::timeout};
 
-use super::Run;
+use super::{Run, internal, workspace::is_root};
 use crate::{
     Error,
     container::{Container, Fate, Input, Network, NoReconnect, Reconnect, Spec},
-    control::{ControlFolder, control_path},
+    control::ControlFolder,
     docker,
     engine::{DockerSocket, Lifetime},
     environment::{Environment, WORKSPACE},
     error::chain,
     image::{self, Image},
     init_program,
-    link::{Bounds, Link},
-    run_folder::{self, Journal},
+    journal::{ContainerRecord, Record},
+    link::{Bounds, Connection, Link},
+    network, run_folder,
 };
 
 /// How long a container that was started may take until its init speaks.
@@ -33,6 +37,40 @@ const FATE_LIMIT: Duration = Duration::from_secs(3);
 /// Between two looks.
 const FATE_POLL: Duration = Duration::from_millis(50);
 
+/// More numbers than a stage may have tries: each try of a stage has one of its own in its container.
+pub(super) const NUMBERS_PER_STAGE: u32 = 16;
+
+/// A container that is wanted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted<'a> {
+    /// The stage that it is for alone; none: the build container.
+    pub(super) stage: Option<usize>,
+    /// The image's name.
+    pub(super) image: &'a str,
+    /// What it may use.
+    pub(super) resources: &'a Resources,
+    /// Whether the manifest wants Docker's socket in it.
+    pub(super) docker: Docker,
+}
+
+/// What a manifest wants of Docker in a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Docker {
+    /// What the operator gives.
+    Given,
+    /// Nothing.
+    Declined,
+}
+
+/// Whether a container was there when it was attached to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Presence {
+    /// It was.
+    There,
+    /// It had ended while no engine watched over it.
+    EndedUnseen,
+}
+
 /// A container that waits for stages.
 pub(super) struct Booted {
     pub(super) container: Container,
@@ -40,39 +78,152 @@ pub(super) struct Booted {
     pub(super) control: Arc<ControlFolder>,
     pub(super) environment: Environment,
     pub(super) image: Image,
+    /// The image as the manifest names it.
+    pub(super) image_name: String,
+    /// What it may use of memory, in bytes, where there is a limit.
+    pub(super) memory: Option<u64>,
     /// To whom the workspace is to be given back at the end.
     pub(super) hand_back: Option<Owner>,
+    /// Whether it was there when it was attached to.
+    pub(super) presence: Presence,
+    /// From the image's being here to its being up.
+    pub(super) start: Duration,
     /// Docker's own answer to the start comes later than init's.
     starting: JoinSet<Result<(), Error>>,
 }
 
+impl Docker {
+    /// As a manifest's `docker` has it.
+    fn of(wanted: bool) -> Self {
+        if wanted { Self::Given } else { Self::Declined }
+    }
+}
+
 impl Run<'_> {
+    /// The build container.
+    pub(super) fn home(&self) -> Wanted<'_> {
+        let manifest = &self.prepared.plan.manifest;
+        Wanted {
+            stage: None,
+            image: &self.texts.image,
+            resources: &manifest.resources,
+            docker: Docker::of(manifest.docker),
+        }
+    }
+
+    /// The container of a stage that has one of its own.
+    pub(super) fn own_container(&self, at: usize) -> Option<Wanted<'_>> {
+        let image = self.texts.stages[at].image.as_deref()?;
+        let manifest = &self.prepared.plan.manifest;
+        let stage = &self.prepared.plan.job.stages[at].stage;
+        Some(Wanted {
+            stage: Some(at),
+            image,
+            resources: stage.resources.as_ref().unwrap_or(&manifest.resources),
+            docker: Docker::of(manifest.docker && stage.docker.unwrap_or(true)),
+        })
+    }
+
+    /// Makes a container, or goes back to the one that an earlier engine made; tells that it is ready
+    /// where that was not told.
+    pub(super) async fn enter(&self, wanted: Wanted<'_>) -> Result<Booted, Outcome> {
+        let booted = match self.find(&wanted).await? {
+            Some(booted) => booted,
+            None => self.boot(wanted).await?,
+        };
+        if !self.past.as_ref().is_some_and(|past| past.ready.contains(&wanted.stage)) {
+            let stage = wanted.stage.map(|at| self.prepared.plan.job.stages[at].stage.name.clone());
+            let (image, image_id) = (wanted.image.to_owned(), booted.image.id.clone());
+            let (pull, start) = (booted.image.pull, booted.start);
+            self.feed.event(EventKind::ContainerReady { stage, image, image_id, pull, start }).await;
+        }
+        Ok(booted)
+    }
+
+    /// Gets the image, makes the container and waits for its init.
+    async fn boot(&self, wanted: Wanted<'_>) -> Result<Booted, Outcome> {
+        let data_dir = self.engine.config.data_dir.clone();
+        let init = crate::blocking(move || Ok(init_program::install(&data_dir)));
+        let image = self.unless_interrupted(image::get(self.engine, wanted.image, self.feed));
+        let (image, init) = tokio::join!(image, init);
+        let image = image?.map_err(|error| Outcome::ImageError { message: chain(&error) })?;
+        let init = init.map_err(|error| internal(&error))?.map_err(|error| internal(&error))?;
+        let here = Instant::now();
+        let hand_back = match wanted.stage {
+            None => self.hand_back(&image).await,
+            // The build container does it for all.
+            Some(_) => None,
+        };
+        let (container, control) = self.create(&wanted, &image, &init, hand_back).await?;
+        let attached = self.unless_interrupted(container.attach()).await?;
+        let connection = attached.map_err(|error| internal(&error))?;
+        let record = ContainerRecord {
+            stage: wanted.stage,
+            name: self.container_name(wanted.stage),
+            image,
+            hand_back,
+        };
+        let mut booted = self.booted((container, connection), control, &wanted, record);
+        let started = booted.container.clone();
+        booted.starting.spawn(async move { started.start().await });
+        match self.unless_interrupted(booted.ready()).await? {
+            Ok(()) => Ok(Booted { start: here.elapsed(), ..booted }),
+            Err(error) => Err(start_outcome(&error, wanted.image, &booted.image)),
+        }
+    }
+
+    pub(super) fn container_name(&self, stage: Option<usize>) -> String {
+        let run = &self.prepared.request.run;
+        match stage {
+            None => format!("buildr-{run}"),
+            Some(at) => format!("buildr-{run}-{at}"),
+        }
+    }
+
+    /// A container that was attached to. Attach goes before start, so nothing that init says is missed;
+    /// init is heard before Docker says that it was started.
+    pub(super) fn booted(
+        &self,
+        (container, connection): (Container, Connection),
+        control: ControlFolder,
+        wanted: &Wanted<'_>,
+        record: ContainerRecord,
+    ) -> Booted {
+        let sign_of_life = self.dead_man().map(|lease| lease / SIGNS_PER_LEASE);
+        let bounds = self.bounds();
+        let link = if self.is_detached() {
+            Link::open(connection, Reconnect(container.clone()), bounds, sign_of_life)
+        } else {
+            Link::open(connection, NoReconnect, bounds, sign_of_life)
+        };
+        let ContainerRecord { image, hand_back, .. } = record;
+        Booted {
+            container,
+            link,
+            control: Arc::new(control),
+            environment: Environment::new(&image.environment, self.prepared),
+            image,
+            image_name: wanted.image.to_owned(),
+            memory: wanted.resources.memory.map(|memory| memory.bytes()),
+            hand_back,
+            presence: Presence::There,
+            start: Duration::ZERO,
+            starting: JoinSet::new(),
+        }
+    }
+
     /// To whom the workspace is to be given back at the end; none where nobody could miss it.
     async fn hand_back(&self, image: &Image) -> Option<Owner> {
         let workspace = self.prepared.workspace.clone();
         let owner = crate::blocking(move || run_folder::owner_of(&workspace)).await.ok()?;
-        let own = self.prepared.workspace.starts_with(self.folder.path());
+        let own = self.prepared.workspace.starts_with(self.folder().path());
         // Root can remove a workspace of its own whomever its files belong to, and what root makes
         // in a tree of root's is where it belongs.
-        let needed = owner.uid != 0 || !(own || is_root(&image.user));
+        let stages = &self.prepared.plan.job.stages;
+        let only_root = is_root(&image.user)
+            && stages.iter().all(|s| s.image.is_none() && s.stage.user.as_deref().is_none_or(is_root));
+        let needed = owner.uid != 0 || !(own || only_root);
         needed.then_some(owner)
-    }
-
-    /// Gets the image, makes the container and waits for its init.
-    pub(super) async fn boot(&self) -> Result<Booted, Outcome> {
-        let name = &self.prepared.plan.image;
-        let data_dir = self.engine.config.data_dir.clone();
-        let init = crate::blocking(move || Ok(init_program::install(&data_dir)));
-        let image = self.unless_interrupted(image::get(self.engine, name, self.feed));
-        let (image, init) = tokio::join!(image, init);
-        let image = image?.map_err(|error| Outcome::ImageError { message: chain(&error) })?;
-        let init = init.map_err(|error| internal(&error))?.map_err(|error| internal(&error))?;
-        let control =
-            ControlFolder::open(&control_path(self.folder.path())).map_err(|error| internal(&error))?;
-        let hand_back = self.hand_back(&image).await;
-        let settings = self.settings(hand_back);
-        let container = self.create(&image, &init, &settings, hand_back).await?;
-        self.attach_and_start(container, image, control, hand_back).await
     }
 
     fn settings(&self, hand_back: Option<Owner>) -> Settings {
@@ -94,121 +245,71 @@ impl Run<'_> {
     /// container that may come after all to the reaper.
     async fn create(
         &self,
+        wanted: &Wanted<'_>,
         image: &Image,
         init: &std::path::Path,
-        settings: &Settings,
         hand_back: Option<Owner>,
-    ) -> Result<Container, Outcome> {
+    ) -> Result<(Container, ControlFolder), Outcome> {
         let (daemon, config) = (&self.engine.daemon, &self.engine.config);
         let run = &self.prepared.request.run;
-        let name = format!("buildr-{run}");
-        let journal = Journal { container: name.clone(), image: image.id.clone(), hand_back };
-        self.folder.write_journal(&journal).map_err(|error| internal(&error))?;
+        let name = self.container_name(wanted.stage);
+        let control = self.folder().control(wanted.stage).map_err(|error| internal(&error))?;
+        let record =
+            ContainerRecord { stage: wanted.stage, name: name.clone(), image: image.clone(), hand_back };
+        self.folder().note_image(&image.id).map_err(|error| internal(&error))?;
+        self.feed.record(&Record::Container(record));
+        let folder = ControlFolder::open(&control).map_err(|error| internal(&error))?;
+        let network = self.has_services().then(|| network::name_of(run));
+        let raw = config.docker_socket == DockerSocket::Raw && wanted.docker == Docker::Given;
         let spec = Spec {
             run,
             owner: &config.owner,
             name: &name,
             image: &image.id,
             init,
-            settings,
-            control: control_path(self.folder.path()),
+            settings: &self.settings(hand_back),
+            control,
             workspace: Some(&self.prepared.workspace),
-            socket: (config.docker_socket == DockerSocket::Raw).then_some(&*daemon.socket),
-            resources: &Resources::default(),
-            network: Network::Default,
+            socket: raw.then_some(&*daemon.socket),
+            resources: wanted.resources,
+            network: match &network {
+                Some(name) => Network::Own { name, service: None },
+                None => Network::Default,
+            },
             input: if self.is_detached() { Input::Open } else { Input::Once },
         };
-        tokio::select! {
-            biased;
-            created = Container::create(daemon, &spec) => {
-                created.map_err(|error| self.start_outcome(&error, image))
-            }
-            by = self.stop.killed() => Err(Outcome::Canceled { by }),
-        }
+        let created = self.unless_killed(Container::create(daemon, &spec)).await?;
+        let container = created.map_err(|error| start_outcome(&error, wanted.image, image))?;
+        Ok((container, folder))
     }
 
-    /// Attach goes before start, so nothing that init says is missed; init is heard before Docker
-    /// says that it was started.
-    async fn attach_and_start(
-        &self,
-        container: Container,
-        image: Image,
-        control: ControlFolder,
-        hand_back: Option<Owner>,
-    ) -> Result<Booted, Outcome> {
-        let attached = self.unless_interrupted(container.attach()).await?;
-        let connection = attached.map_err(|error| internal(&error))?;
-        let bounds = Bounds {
-            steps: self.prepared.plan.stages.iter().map(|stage| stage.script.len()).collect(),
-            log: self.engine.config.log_limit,
-        };
-        let sign_of_life = self.dead_man().map(|lease| lease / SIGNS_PER_LEASE);
-        let link = if self.is_detached() {
-            Link::open(connection, Reconnect(container.clone()), bounds, sign_of_life)
-        } else {
-            Link::open(connection, NoReconnect, bounds, sign_of_life)
-        };
-        let mut starting = JoinSet::new();
-        let started = container.clone();
-        starting.spawn(async move { started.start().await });
-        let environment = Environment::new(&image.environment, self.prepared);
-        let control = Arc::new(control);
-        let mut booted = Booted { container, link, control, environment, image, hand_back, starting };
-        match self.unless_interrupted(booted.ready()).await? {
-            Ok(()) => Ok(booted),
-            Err(error) => Err(self.start_outcome(&error, &booted.image)),
-        }
-    }
-
-    /// What it means that there is no container.
-    fn start_outcome(&self, error: &Error, image: &Image) -> Outcome {
-        let text = error.chain();
-        let absent = matches!(error, Error::Docker { source, .. } if docker::is_absent(source));
-        let misfit = ["exec format error", "no matching manifest", "No such image"]
-            .iter()
-            .any(|words| text.contains(words));
-        if !absent && !misfit {
-            return internal(error);
-        }
-        let name = &self.prepared.plan.image;
-        let oddity = image.oddity.as_ref().map(|oddity| format!(" ({oddity})")).unwrap_or_default();
-        Outcome::ImageError { message: format!("no container can be made of image {name}: {text}{oddity}") }
+    /// What init may truly say of this job's stages.
+    pub(super) fn bounds(&self) -> Bounds {
+        let stages = self.prepared.plan.job.stages.iter();
+        let per_stage = usize::try_from(NUMBERS_PER_STAGE).unwrap_or(usize::MAX);
+        let steps = stages.flat_map(|stage| std::iter::repeat_n(stage.stage.script.len(), per_stage));
+        Bounds { steps: steps.collect(), log: self.engine.config.log_limit }
     }
 
     /// Makes all ready for the first stage. A part of it may be done where this fails, so the
     /// container is still owed its orderly end.
     pub(super) async fn settle_in(&self, booted: &Booted) -> Result<(), Outcome> {
-        let user = &booted.image.user;
-        if !is_root(user) && !self.workspace_is_of(user).await {
-            self.give_workspace(booted, user).await?;
-        }
-        let (image, image_id) = (self.prepared.plan.image.clone(), booted.image.id.clone());
-        let (pull, start) = (Duration::ZERO, Duration::ZERO);
-        self.feed.event(EventKind::ContainerReady { stage: None, image, image_id, pull, start }).await;
-        Ok(())
+        self.give_workspace(booted, &booted.image.user).await
     }
+}
 
-    /// Gives the workspace to the user that the stages run as.
-    async fn give_workspace(&self, booted: &Booted, user: &str) -> Result<(), Outcome> {
-        let to = NewOwner::Named(user.to_owned());
-        let given = self.unless_interrupted(booted.link.own(WORKSPACE, Vec::new(), to)).await?;
-        // Where the connection has ended, the first stage says so.
-        let errors = given.unwrap_or_default();
-        if !errors.is_empty() {
-            let list = errors.join("\n  ");
-            self.feed
-                .warning(format!("the image's user {user} cannot have all of the project:\n  {list}"))
-                .await;
-        }
-        Ok(())
+/// What it means that there is no container.
+fn start_outcome(error: &Error, name: &str, image: &Image) -> Outcome {
+    let text = error.chain();
+    let absent = matches!(error, Error::Docker { source, .. } if docker::is_absent(source));
+    let misfit = ["exec format error", "no matching manifest", "No such image"]
+        .iter()
+        .any(|words| text.contains(words));
+    if !absent && !misfit {
+        return internal(error);
     }
-
-    async fn workspace_is_of(&self, user: &str) -> bool {
-        let Ok(uid) = user.split(':').next().unwrap_or_default().parse::<u32>() else { return false };
-        let workspace = self.prepared.workspace.clone();
-        let owner = crate::blocking(move || run_folder::owner_of(&workspace)).await;
-        owner.is_ok_and(|owner| owner.uid == uid)
-    }
+    let oddity = image.oddity.as_ref().map(|oddity| format!(" ({oddity})")).unwrap_or_default();
+    Outcome::ImageError { message: format!("no container can be made of image {name}: {text}{oddity}") }
 }
 
 impl Booted {
@@ -237,6 +338,11 @@ impl Booted {
         }
     }
 
+    /// True once nothing more can run in it.
+    pub(super) fn is_gone(&self) -> bool {
+        self.link.board().borrow().closed
+    }
+
     /// What became of the container; Docker may need a moment to know.
     pub(super) async fn fate(&self) -> Result<Fate, Error> {
         let settled = timeout(FATE_LIMIT, async {
@@ -256,13 +362,4 @@ fn start_result(joined: Option<Result<Result<(), Error>, tokio::task::JoinError>
         Some(Ok(result)) => result,
         Some(Err(_)) | None => Err(Error::NoInit),
     }
-}
-
-/// As an image's `USER` says it.
-fn is_root(user: &str) -> bool {
-    matches!(user.split(':').next().unwrap_or_default(), "" | "root" | "0")
-}
-
-fn internal(error: &(dyn std::error::Error + 'static)) -> Outcome {
-    Outcome::Internal { message: chain(error) }
 }

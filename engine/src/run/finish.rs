@@ -4,11 +4,11 @@
 use std::time::{Duration, Instant};
 
 use buildr_init::wire::{Order, Owner};
-use buildr_manifest::{EventKind, Outcome};
+use buildr_manifest::{EventKind, Outcome, StageState};
 use tokio::time::timeout;
 
-use super::{Progress, Run, boot::Booted, tell_unreached};
-use crate::{janitor, labels};
+use super::{Run, boot::Booted};
+use crate::{janitor, labels, state::State};
 
 /// How long init may take to exit.
 const EXIT_LIMIT: Duration = Duration::from_secs(10);
@@ -28,14 +28,9 @@ enum Returned {
 impl Run<'_> {
     /// Ends the run. `JobFinished` comes before the removal where the stages ended by themselves,
     /// and after it where somebody wants to know that it is over.
-    pub(super) async fn finish(
-        &self,
-        booted: Option<Booted>,
-        outcome: &Outcome,
-        progress: &Progress,
-        since: Instant,
-    ) {
-        tell_unreached(self.prepared, progress, self.feed).await;
+    pub(super) async fn finish(&self, booted: Option<Booted>, state: &State, since: Instant) {
+        self.tell_unreached(state).await;
+        let outcome = state.outcome();
         let told = |containers_removed| {
             let (outcome, duration) = (outcome.clone(), since.elapsed());
             self.feed.event(EventKind::JobFinished { outcome, duration, containers_removed })
@@ -62,6 +57,36 @@ impl Run<'_> {
             }
         }
         self.remove_folder().await;
+    }
+
+    /// What is left to do for a job whose last word was said.
+    pub(super) async fn clean_up(&self) {
+        self.remove().await;
+        self.remove_folder().await;
+    }
+
+    /// Says of each stage that never had its turn why not.
+    async fn tell_unreached(&self, state: &State) {
+        for (at, stage) in self.prepared.plan.job.stages.iter().enumerate() {
+            if state.is_waiting(at) {
+                let state = match stage.skipped() {
+                    Some(why) => StageState::Skipped { why: why.to_owned() },
+                    None => StageState::NotReached { because: None },
+                };
+                self.feed.never_ran(&stage.stage.name, state).await;
+            }
+        }
+    }
+
+    /// Ends the container of a single stage. Nobody waits where the daemon removes it by itself.
+    pub(super) async fn leave_own(&self, booted: Booted) {
+        let container = booted.container.clone();
+        let _nothing_was_taken = self.leave(booted).await;
+        if self.is_detached()
+            && let Err(error) = container.remove().await
+        {
+            tracing::warn!(error = error.chain(), "a stage's container is left to the end of the run");
+        }
     }
 
     /// Lets init exit, or kills it where that is wanted or needed.
@@ -116,7 +141,7 @@ impl Run<'_> {
 
     /// The folder with the control directory, and the workspace where it is the run's own.
     async fn remove_folder(&self) {
-        let removed = janitor::remove_folder(self.engine, &self.prepared.request.run, self.folder).await;
+        let removed = janitor::remove_folder(self.engine, &self.prepared.request.run, self.folder()).await;
         if let Err(error) = removed {
             tracing::warn!(error = error.chain(), "the run's folder is left to the reaper");
         }

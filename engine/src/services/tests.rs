@@ -42,7 +42,7 @@ impl Bench {
             engine: Inner::connect(config).await.unwrap(),
             fixture,
             services: plan.jobs[0].services.clone(),
-            feed: Feed::new(items_in),
+            feed: Feed::new(items_in, None),
             items,
             told: Vec::new(),
         }

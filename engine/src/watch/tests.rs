@@ -12,7 +12,8 @@ use crate::job::Item;
 struct Stage {
     folder: TempDir,
     board: watch::Sender<Board>,
-    plan: StagePlan,
+    name: StageName,
+    script: Vec<String>,
     status: StageStatus,
 }
 
@@ -21,11 +22,8 @@ impl Stage {
         Self {
             folder: tempfile::tempdir().unwrap(),
             board: watch::channel(Board::default()).0,
-            plan: StagePlan {
-                name: StageName::new("test").unwrap(),
-                script: (0..steps).map(|step| format!("step {step}")).collect(),
-                skip: None,
-            },
+            name: StageName::new("test").unwrap(),
+            script: (0..steps).map(|step| format!("step {step}")).collect(),
             status: StageStatus { stage: 0, log_bytes: 0, steps: Vec::new(), end: None },
         }
     }
@@ -69,10 +67,11 @@ impl Stage {
     /// first step.
     async fn follow(&mut self, play: impl AsyncFnOnce(&mut Self)) -> (Seen, String) {
         let (items, mut stream) = mpsc::channel(4096);
-        let feed = Feed::new(items);
+        let feed = Feed::new(items, None);
         let control = Arc::new(ControlFolder::open(self.folder.path()).unwrap());
-        let plan = self.plan.clone();
-        let mut watch = Watch::new(0, &plan, self.board.subscribe(), control, &feed);
+        let (name, script) = (self.name.clone(), self.script.clone());
+        let subject = Subject { stage: &name, script: &script, number: 0, base: 0 };
+        let mut watch = Watch::new(subject, self.board.subscribe(), control, &feed, Heard::default());
         let (seen, ()) = tokio::join!(watch.follow(), play(self));
         drop(watch);
         drop(feed);
@@ -183,9 +182,10 @@ async fn following_goes_on_where_it_was_dropped() {
     stage.write(&text);
     stage.end();
     let (items, mut stream) = mpsc::channel(1);
-    let feed = Feed::new(items);
+    let feed = Feed::new(items, None);
     let control = Arc::new(ControlFolder::open(stage.folder.path()).unwrap());
-    let mut watch = Watch::new(0, &stage.plan, stage.board.subscribe(), control, &feed);
+    let subject = Subject { stage: &stage.name, script: &stage.script, number: 0, base: 0 };
+    let mut watch = Watch::new(subject, stage.board.subscribe(), control, &feed, Heard::default());
     let mut heard = String::new();
     loop {
         tokio::select! {

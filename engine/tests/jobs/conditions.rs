@@ -105,7 +105,7 @@ async fn the_files_that_were_changed_decide_in_a_folder() {
 
 #[tokio::test]
 async fn what_cannot_be_carried_out_yet_is_an_error_at_its_place() {
-    let text = format!("services: [\"redis:7\"]\n{}", manifest(&[("one", "", "echo 1")]));
+    let text = format!("cache: {{key: a, paths: [b]}}\n{}", manifest(&[("one", "", "echo 1")]));
     let (outcome, told) = Project::new(&text).outcome().await;
     let Outcome::ManifestError { message } = outcome else { panic!("{outcome:?}") };
     assert!(message.contains(".buildr.yml:1:1") && message.contains("not supported yet"), "{message}");

@@ -9,6 +9,8 @@ mod harness;
 mod hostile;
 mod images;
 mod leftovers;
+mod order;
 mod output;
+mod own_containers;
 mod stops;
 mod users;

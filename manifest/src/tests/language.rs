@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use crate::{Context, Inherit, JobPlan, Manifest, VarName};
+use crate::{Context, Inherit, JobPlan, Manifest, VarMap, VarName};
 
 const ORIGINAL: &str = "\
 image: 'dockerimage:tag'
@@ -65,8 +65,9 @@ fn name(text: &str) -> VarName {
 }
 
 /// The last value of each variable, as the container sees it.
-fn effective(plan: &JobPlan) -> BTreeMap<&str, &str> {
-    plan.environment.iter().map(|(name, value)| (&**name, value.as_str())).collect()
+fn effective(plan: &JobPlan) -> BTreeMap<String, String> {
+    let variables = plan.job.variables.resolve(&VarMap::new());
+    variables.into_iter().map(|(name, value)| (name.to_string(), value)).collect()
 }
 
 /// The plan of a manifest that the engine can carry out.
@@ -77,6 +78,10 @@ fn carried_out(manifest: &Manifest, context: &Context) -> (JobPlan, Vec<String>)
         Ok(job) => (job, plan.warnings),
         Err(problems) => panic!("{problems}"),
     }
+}
+
+fn map<const N: usize>(variables: [(&str, &str); N]) -> BTreeMap<String, String> {
+    variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
 }
 
 fn context(process: &[(&str, &str)]) -> Context {
@@ -95,14 +100,16 @@ fn the_original_manifest_means_what_it_meant() {
     let manifest = parse(ORIGINAL);
     let (plan, warnings) = carried_out(&manifest, &context(&[("SECRET", "x")]));
     assert!(warnings.is_empty());
-    assert_eq!(plan.image, "dockerimage:tag");
-    assert_eq!(plan.timeout, Duration::from_secs(3600));
-    let stages: Vec<_> = plan.stages.iter().map(|s| (&*s.name, s.script.as_slice())).collect();
+    assert_eq!(plan.job.image.known(), Some("dockerimage:tag"));
+    assert_eq!(plan.manifest.timeout, Duration::from_secs(3600));
+    let stages = plan.job.stages.iter().map(|planned| &planned.stage);
+    let stages: Vec<_> = stages.map(|s| (&*s.name, s.script.as_slice())).collect();
     assert_eq!(stages[0], ("prepare", ["apk add -U git".to_owned()].as_slice()));
     assert_eq!(stages[1], ("build", ["./mvnw package".to_owned()].as_slice()));
     assert_eq!(stages[2], ("deploy", ["docker push registry.example/app".to_owned()].as_slice()));
-    let environment: Vec<_> = plan.environment.iter().map(|(n, v)| (&**n, v.as_str())).collect();
-    assert_eq!(environment, [("API_KEY", "something"), ("CI", "true"), ("FOO", "BAR")]);
+    let environment: Vec<_> = effective(&plan).into_iter().collect();
+    let expected = [("API_KEY", "something"), ("CI", "true"), ("FOO", "BAR")];
+    assert_eq!(environment, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
 }
 
 #[test]
@@ -217,7 +224,7 @@ fn reserved_words_are_refused() {
 #[test]
 fn a_timeout_is_a_length_of_time() {
     let manifest = parse("image: a\ntimeout: 1h30m\nprepare: {script: [x]}\n");
-    assert_eq!(carried_out(&manifest, &Context::default()).0.timeout, Duration::from_secs(5400));
+    assert_eq!(carried_out(&manifest, &Context::default()).0.manifest.timeout, Duration::from_secs(5400));
     for bad in ["10", "0s", "1w", "soon", "[1h]", "''", "-5m"] {
         assert_eq!(refuse(format!("image: a\ntimeout: {bad}\nprepare: {{script: [x]}}\n")).len(), 1, "{bad}");
     }
@@ -238,7 +245,7 @@ fn an_image_without_tag_or_digest_is_the_latest() {
     for (image, expected) in cases {
         let manifest = parse(&format!("image: {image}\nprepare: {{script: [x]}}\n"));
         assert_eq!(manifest.image.to_string(), image);
-        assert_eq!(carried_out(&manifest, &Context::default()).0.image, expected);
+        assert_eq!(carried_out(&manifest, &Context::default()).0.job.image.known(), Some(expected));
     }
 }
 
@@ -302,12 +309,12 @@ fn inherit_passes_on_all_but_the_hosts_own_and_buildrs() {
     let mut process: Vec<_> = host.iter().map(|name| (*name, "host")).collect();
     process.extend([("HTTP_PROXY", "p"), ("PATHS", "q"), ("BUILDRS", "r"), ("CI", "false")]);
     let (inheriting, warnings) = plan("  inherit: true\n", &context(&process));
-    let expected = BTreeMap::from([("HTTP_PROXY", "p"), ("PATHS", "q"), ("BUILDRS", "r"), ("CI", "true")]);
+    let expected = map([("HTTP_PROXY", "p"), ("PATHS", "q"), ("BUILDRS", "r"), ("CI", "true")]);
     assert_eq!(effective(&inheriting), expected);
     assert!(warnings.is_empty());
     for quiet in ["  inherit: false\n", "  vars: []\n", ""] {
         let (plan, _) = plan(quiet, &context(&process));
-        assert_eq!(effective(&plan), BTreeMap::from([("CI", "true")]), "{quiet}");
+        assert_eq!(effective(&plan), map([("CI", "true")]), "{quiet}");
     }
 }
 
@@ -317,7 +324,7 @@ fn the_last_source_of_a_variable_wins() {
     context.vars = vec![(name("C"), "given".to_owned()), (name("D"), "given".to_owned())];
     let (first, _) = plan("  inherit: true\n  vars: [B=manifest, C=manifest]\n", &context);
     let expected = [("A", "process"), ("B", "manifest"), ("C", "given"), ("CI", "true"), ("D", "given")];
-    assert_eq!(effective(&first), BTreeMap::from(expected));
+    assert_eq!(effective(&first), map(expected));
     let (second, _) = plan("  vars: [CI=no]\n", &context);
     assert_eq!(effective(&second)["CI"], "no");
 }
@@ -327,7 +334,7 @@ fn nobody_sets_buildrs_own_variables() {
     let vars = vec![(name("BUILDR_STAGE"), "x".to_owned()), (name("BUILDR"), "x".to_owned())];
     let context = Context { vars, ..Context::default() };
     let (plan, warnings) = plan("  vars: []\n", &context);
-    assert_eq!(effective(&plan), BTreeMap::from([("CI", "true")]));
+    assert_eq!(effective(&plan), map([("CI", "true")]));
     assert_eq!(warnings.len(), 2);
     for entry in ["BUILDR=1", "BUILDR", "BUILDR_X=1", "BUILDR_TOKEN"] {
         let text = format!("image: a\nprepare: {{script: [x]}}\nenvironment: {{vars: [{entry}]}}\n");
