@@ -46,6 +46,8 @@ pub struct Config {
     pub allow_file_urls: bool,
     /// The most bytes that a stage may write.
     pub log_limit: u64,
+    /// The most processes that a container may have whose manifest does not say.
+    pub pids_limit: u32,
     /// The most time that a job may take, whatever its manifest says.
     pub job_timeout: Duration,
     /// Below this many bytes of free disk it takes no builds.
@@ -180,6 +182,7 @@ impl Config {
             pull,
             allow_file_urls,
             log_limit,
+            pids_limit,
             job_timeout,
             min_free,
             metrics,
@@ -199,6 +202,7 @@ impl Config {
             pull,
             allow_file_urls,
             log_limit: log_limit.as_u64(),
+            pids_limit,
             job_timeout: job_timeout.0,
             min_free: min_free.as_u64(),
             metrics: metrics.map(|text| watched_at(&text)).transpose()?,

@@ -130,6 +130,7 @@ async fn engine(config: &Config, identity: &Identity) -> Result<Engine, buildr_e
         docker_socket: socket,
         pull,
         log_limit: config.log_limit,
+        pids_limit: config.pids_limit,
         lifetime: Lifetime::Detached { dead_man: Some(DEAD_MAN) },
         allow_file_urls: config.allow_file_urls,
         ..usual

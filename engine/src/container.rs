@@ -18,7 +18,7 @@ use buildr_init::wire::Settings;
 use buildr_manifest::Resources;
 use bytes::Bytes;
 use futures_util::StreamExt;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use crate::{
     Error,
@@ -29,6 +29,13 @@ use crate::{
 
 /// A daemon that does not even kill within this time hangs.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
+
+/// A daemon that does not make, start or connect to a container within this time hangs, or is on a machine
+/// that is of no use.
+const CALL_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long a look at a container may take.
+const LOOK_LIMIT: Duration = Duration::from_secs(10);
 
 /// How often a lost connection to a container that lives is made again.
 const CONNECT_TRIES: u32 = 20;
@@ -59,6 +66,8 @@ pub(crate) struct Spec<'a> {
     pub(crate) socket: Option<&'a Path>,
     /// What it may use.
     pub(crate) resources: &'a Resources,
+    /// See [`Config::pids_limit`](crate::Config::pids_limit).
+    pub(crate) pids_limit: u32,
     /// Where it is in the network.
     pub(crate) network: Network<'a>,
     /// How it ends.
@@ -113,9 +122,9 @@ impl Container {
     /// Makes a container and starts nothing. One of this name that the same run has made is as good:
     /// the answer to an earlier call was lost.
     pub(crate) async fn create(daemon: &Daemon, spec: &Spec<'_>) -> Result<Self, Error> {
-        let failed = Error::docker("create the build container");
-        let id = create(daemon, spec.name, body::body(spec)).await.map_err(failed)?;
-        Ok(Self::of(daemon, id))
+        const DOING: &str = "create the build container";
+        let created = docker::within(DOING, CALL_LIMIT, create(daemon, spec.name, body::body(spec))).await?;
+        Ok(Self::of(daemon, created.map_err(Error::docker(DOING))?))
     }
 
     /// A container that exists.
@@ -127,20 +136,19 @@ impl Container {
     pub(crate) async fn attach(&self) -> Result<Connection, Error> {
         let options =
             AttachContainerOptionsBuilder::new().stdin(true).stdout(true).stderr(true).stream(true).build();
-        let AttachContainerResults { output, input } = self
-            .daemon
-            .api
-            .attach_container(&self.id, Some(options))
-            .await
-            .map_err(Error::docker("attach to the build container"))?;
+        const DOING: &str = "attach to the build container";
+        let attached = self.daemon.api.attach_container(&self.id, Some(options));
+        let attached = docker::within(DOING, CALL_LIMIT, attached).await?;
+        let AttachContainerResults { output, input } = attached.map_err(Error::docker(DOING))?;
         let output = output.filter_map(|piece| async { piece.ok().and_then(standard_output) });
         Ok(Connection { output: Box::pin(output), input })
     }
 
     /// Starts init.
     pub(crate) async fn start(&self) -> Result<(), Error> {
-        let started = self.daemon.api.start_container(&self.id, None).await;
-        started.map_err(Error::docker("start the build container"))
+        const DOING: &str = "start the build container";
+        let started = self.daemon.api.start_container(&self.id, None);
+        docker::within(DOING, CALL_LIMIT, started).await?.map_err(Error::docker(DOING))
     }
 
     /// Ends all its processes at once. One that has ended is left alone. A daemon that hangs is
@@ -148,8 +156,8 @@ impl Container {
     pub(crate) async fn kill(&self) -> Result<(), Error> {
         const DOING: &str = "kill the build container";
         let options = KillContainerOptionsBuilder::new().signal("KILL").build();
-        let killed = timeout(KILL_LIMIT, self.daemon.api.kill_container(&self.id, Some(options))).await;
-        match killed.map_err(|_| Error::silent(DOING, KILL_LIMIT))? {
+        let killed = self.daemon.api.kill_container(&self.id, Some(options));
+        match docker::within(DOING, KILL_LIMIT, killed).await? {
             Err(error) if !docker::is_absent(&error) && !docker::is_conflict(&error) => {
                 Err(Error::docker(DOING)(error))
             }
@@ -164,10 +172,12 @@ impl Container {
 
     /// Asks the daemon what became of it.
     pub(crate) async fn fate(&self) -> Result<Fate, Error> {
-        let found = match self.daemon.api.inspect_container(&self.id, None).await {
+        const DOING: &str = "look at the build container";
+        let found = self.daemon.api.inspect_container(&self.id, None);
+        let found = match docker::within(DOING, LOOK_LIMIT, found).await? {
             Ok(found) => found,
             Err(error) if docker::is_absent(&error) => return Ok(Fate::Ended { oom: false }),
-            Err(error) => return Err(Error::docker("look at the build container")(error)),
+            Err(error) => return Err(Error::docker(DOING)(error)),
         };
         let state = found.state.unwrap_or_default();
         let running = matches!(

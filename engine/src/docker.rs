@@ -21,6 +21,9 @@ const CALL_SECONDS: u64 = 120;
 /// A daemon that does not even tell its version within this time hangs.
 const FIRST_ANSWER: Duration = Duration::from_secs(30);
 
+/// A daemon that is well answers a ping within this time, whatever it has to do.
+const AWAKE: Duration = Duration::from_secs(10);
+
 /// A daemon that answered.
 #[derive(Clone, Debug)]
 pub(crate) struct Daemon {
@@ -54,11 +57,25 @@ impl Daemon {
         Ok(Self { api, socket })
     }
 
+    /// Makes sure that the daemon answers, before much is asked of it.
+    pub(crate) async fn awake(&self) -> Result<(), Error> {
+        within("answer", AWAKE, self.api.ping()).await?.map(drop).map_err(Error::docker("answer"))
+    }
+
     /// What its containers run on.
     pub(crate) async fn platform(&self) -> Result<Platform, Error> {
         let version = self.api.version().await.map_err(Error::docker("tell its version"))?;
         Ok(Platform { os: version.os.unwrap_or_default(), arch: version.arch.unwrap_or_default() })
     }
+}
+
+/// Waits for an answer, but not for ever: a daemon may hang with a call taken.
+pub(crate) async fn within<T>(
+    doing: &'static str,
+    limit: Duration,
+    answer: impl Future<Output = T>,
+) -> Result<T, Error> {
+    tokio::time::timeout(limit, answer).await.map_err(|_| Error::silent(doing, limit))
 }
 
 /// The path of the socket that `DOCKER_HOST` names.

@@ -40,6 +40,8 @@ pub struct Config {
     pub docker_socket: DockerSocket,
     /// The most that a stage may write, in bytes.
     pub log_limit: u64,
+    /// The most processes and threads that a container may have whose manifest does not say.
+    pub pids_limit: u32,
     /// Between TERM and KILL where a job is ended.
     pub grace: Duration,
     /// How long stages that run after a failure may go on once a job is being ended.
@@ -88,6 +90,10 @@ impl Config {
     /// The log limit where nothing else is said: 1 GiB.
     pub const LOG_LIMIT: u64 = 1 << 30;
 
+    /// The limit of processes where nothing else is said: more than builds need, and few enough that a
+    /// build that forks without end leaves the machine usable.
+    pub const PIDS_LIMIT: u32 = 16_384;
+
     /// The grace where nothing else is said.
     pub const GRACE: Duration = Duration::from_secs(10);
 
@@ -103,6 +109,7 @@ impl Config {
             pull: Pull::Missing,
             docker_socket: DockerSocket::Raw,
             log_limit: Self::LOG_LIMIT,
+            pids_limit: Self::PIDS_LIMIT,
             grace: Self::GRACE,
             always_budget: Self::ALWAYS_BUDGET,
             lifetime: Lifetime::Attached,

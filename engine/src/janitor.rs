@@ -30,6 +30,7 @@ pub(crate) async fn hand_back(
     tree: &Path,
     to: Owner,
 ) -> Result<(), Error> {
+    engine.daemon.awake().await?;
     let data_dir = engine.config.data_dir.clone();
     let init = crate::blocking(move || Ok(init_program::install(&data_dir))).await;
     let init = init.map_err(Error::files("install init in", &engine.config.data_dir))??;
@@ -50,6 +51,7 @@ pub(crate) async fn hand_back(
         workspace: Some(tree),
         socket: None,
         resources: &Resources::default(),
+        pids_limit: engine.config.pids_limit,
         network: Network::Default,
         input: Input::Empty,
     };

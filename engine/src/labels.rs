@@ -139,6 +139,7 @@ pub(crate) async fn remove_volume(daemon: &Daemon, name: &str) -> Result<(), Err
 /// Removes all that a run has in Docker, and comes back when Docker shows none of its containers any
 /// more; tells how many there were. Takes a bounded time, whatever the daemon does.
 pub(crate) async fn remove_all(daemon: &Daemon, owner: &str, run: &RunId) -> Result<u32, Error> {
+    daemon.awake().await?;
     let removed = timeout(REMOVAL_LIMIT, remove_in_order(daemon, owner, run)).await;
     removed.unwrap_or_else(|_| Err(Error::StillThere { run: run.to_string() }))
 }

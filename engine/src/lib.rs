@@ -10,7 +10,7 @@
 //!   in `verdict`, what is known after a crash in `journal`
 //! - `link`, `watch`, `control`: init's other end, a stage as a stream, the log files
 //! - `docker`, `container`, `image`, `network`, `labels`, `credentials`: Docker
-//! - `run_folder`, `claim`, `reaper`, `janitor`: what a run owns, and how it goes away
+//! - `run_folder`, `claim`, `reaper`, `janitor`, `removal`: what a run owns, and how it goes away
 
 mod claim;
 mod clock;
@@ -37,6 +37,7 @@ mod past;
 pub mod planning;
 mod prepare;
 mod reaper;
+mod removal;
 mod run;
 mod run_folder;
 mod services;

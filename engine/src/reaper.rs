@@ -27,6 +27,7 @@ pub struct Reaped {
 
 /// See [`Engine::reap`](crate::Engine::reap).
 pub(crate) async fn reap(engine: &Arc<Inner>, live: &HashSet<RunId>) -> Result<Reaped, Error> {
+    engine.daemon.awake().await?;
     let mut reaped = Reaped::default();
     // The folders first: what is claimed here stays claimed until its containers are gone.
     let dead = dead_folders(engine, live).await?;

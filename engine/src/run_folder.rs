@@ -12,7 +12,7 @@ use std::{
 
 use buildr_init::wire::Owner;
 
-use crate::{Error, job::RunId};
+use crate::{Error, job::RunId, removal};
 
 /// Where in the data folder the runs are.
 const RUNS: &str = "runs";
@@ -119,10 +119,7 @@ impl RunFolder {
 /// write goes first, since that may fail, and the journal is still needed then. Blocks.
 pub(crate) fn remove(path: &Path) -> io::Result<()> {
     for path in [&crate::control::control_path(path), &path.join(WORKSPACE), path] {
-        match fs::remove_dir_all(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        removal::remove_tree(path)?;
     }
     Ok(())
 }

@@ -68,6 +68,9 @@ pub(crate) struct Setting<'a> {
     pub(crate) placed: bool,
 }
 
+/// What the system says where another process would be over the limit.
+const NO_MORE_PROCESSES: &str = "Resource temporarily unavailable";
+
 /// Judges the end of `stage`.
 pub(crate) fn judge(
     stage: &StageName,
@@ -137,6 +140,13 @@ fn interrupted(stage: &StageName, interrupt: &Interrupt) -> Verdict {
 /// manifest names and the build has not is the build's own failure, all else the image's.
 fn cannot_start(stage: &StageName, reason: &str, no_shell: bool, setting: Setting<'_>) -> Verdict {
     let Setting { image, shell, oddity, placed, .. } = setting;
+    if reason.contains(NO_MORE_PROCESSES) {
+        let warning = format!(
+            "stage {stage} cannot start: its container has as many processes as it may, some of them left by \
+             earlier stages; end those, or allow more with `resources: {{pids: N}}`"
+        );
+        return Verdict { warning: Some(warning), ..failed(stage, None, Cause::Exit { code: 126 }) };
+    }
     if placed && !no_shell {
         let warning = Some(format!("stage {stage} cannot start: {reason}"));
         return Verdict { warning, ..failed(stage, None, Cause::Exit { code: 126 }) };
@@ -192,6 +202,16 @@ mod tests {
     fn check(observed: &Observed, interrupt: Option<Interrupt>) -> (String, Option<String>) {
         let verdict = judge(&stage(), observed, interrupt.as_ref(), SETTING);
         (verdict.state.word().to_owned(), verdict.outcome.map(|outcome| outcome.to_string()))
+    }
+
+    #[test]
+    fn a_container_that_is_full_of_processes_is_the_build_s_own_failure() {
+        let reason = "start a process: Resource temporarily unavailable (os error 11)".to_owned();
+        let end = reported(EndCause::CannotStart { reason, no_shell: false }, false);
+        let verdict = judge(&stage(), &end, None, SETTING);
+        let cause = Cause::Exit { code: 126 };
+        assert_eq!(verdict.outcome, Some(Outcome::Failed { stage: stage(), step: None, cause }));
+        assert!(verdict.warning.unwrap().ends_with("allow more with `resources: {pids: N}`"));
     }
 
     #[test]

@@ -73,6 +73,9 @@ pub struct Args {
     /// The most that one stage may write
     #[arg(long, env = "BUILDR_AGENT_LOG_LIMIT", value_name = "SIZE", default_value = "1GiB")]
     pub log_limit: ByteSize,
+    /// The most processes and threads in a container of a build whose manifest says none (`resources: pids`)
+    #[arg(long, env = "BUILDR_AGENT_PIDS_LIMIT", value_name = "N", default_value_t = buildr_engine::Config::PIDS_LIMIT, value_parser = clap::value_parser!(u32).range(64..=4_194_304))]
+    pub pids_limit: u32,
     /// The most time that one job may take, whatever its manifest says
     #[arg(long, env = "BUILDR_AGENT_JOB_TIMEOUT", value_name = "TIME", default_value = "24h")]
     pub job_timeout: Span,

@@ -49,6 +49,7 @@ fn what_is_no_label_is_refused() {
 fn defaults_are_those_of_the_help() {
     let config = config(&[]).unwrap();
     assert_eq!(config.log_limit, 1 << 30);
+    assert_eq!(config.pids_limit, 16_384);
     assert_eq!(config.min_free, 1 << 30);
     assert_eq!(config.job_timeout, Duration::from_secs(24 * 3600));
     assert_eq!(config.slots, cores());

@@ -69,6 +69,7 @@ impl Farm {
             pull: Pull::Never,
             allow_file_urls: false,
             log_limit: 1 << 30,
+            pids_limit: buildr_engine::Config::PIDS_LIMIT,
             job_timeout: Duration::from_secs(60),
             min_free: self.min_free,
             metrics: None,

@@ -52,6 +52,7 @@ pub(super) fn body(spec: &Spec<'_>) -> ContainerCreateBody {
             init: Some(false),
             log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
             mounts: Some(mounts(spec)),
+            pids_limit: Some(i64::from(spec.resources.pids.unwrap_or(spec.pids_limit))),
             ..limits(spec.resources, spec.network)
         }),
         ..ContainerCreateBody::default()
@@ -81,7 +82,6 @@ pub(crate) fn limits(resources: &Resources, network: Network<'_>) -> HostConfig 
         memory,
         // Memory and swap together: what is over the limit must not hide in swap.
         memory_swap: memory,
-        pids_limit: resources.pids.map(i64::from),
         network_mode: match network {
             Network::Default => None,
             Network::Own { name, .. } => Some(name.to_owned()),

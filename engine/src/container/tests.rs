@@ -24,6 +24,7 @@ async fn make(fixture: &Fixture, wish: &Wish<'_>) -> Result<Container, Error> {
         workspace: Some(data),
         socket: None,
         resources: &wish.resources,
+        pids_limit: 999,
         network: wish.network,
         input: Input::Open,
     };
@@ -65,10 +66,17 @@ async fn what_a_container_may_use_is_told_to_docker_and_swap_hides_nothing() {
     let limits = body::limits(&wish.resources, wish.network);
     assert_eq!(limits.nano_cpus, Some(1_500_000_000));
     assert_eq!((limits.memory, limits.memory_swap), (Some(64 << 20), Some(64 << 20)));
-    assert_eq!(limits.pids_limit, Some(77));
     let container = make(&fixture, &wish).await.unwrap();
     let told = fixture.daemon.api.inspect_container(&container.id, None).await.unwrap();
-    assert_eq!(told.host_config.unwrap().memory, Some(64 << 20));
+    let told = told.host_config.unwrap();
+    assert_eq!((told.memory, told.pids_limit), (Some(64 << 20), Some(77)));
+    let other = make(&fixture, &plain("")).await.unwrap();
+    let told = fixture.daemon.api.inspect_container(&other.id, None).await.unwrap();
+    assert_eq!(
+        told.host_config.unwrap().pids_limit,
+        Some(999),
+        "the operator's where the manifest does not say"
+    );
 }
 
 #[tokio::test]

@@ -31,6 +31,7 @@ use crate::{
     link::Connection,
     past::{Past, StagePast},
     prepare::source_error,
+    removal,
     run_folder::RunFolder,
     source::Pinned,
 };
@@ -142,10 +143,7 @@ impl Run<'_> {
         let Some(past) = self.past.as_ref().filter(|past| !past.has_files) else { return Ok(None) };
         let SourceSpec::Git(git) = &self.prepared.request.source else { return Ok(None) };
         let path = self.folder().workspace();
-        let emptied = crate::blocking(move || match std::fs::remove_dir_all(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        });
+        let emptied = crate::blocking(move || removal::remove_tree(&path));
         emptied.await.map_err(|error| internal(&error))?;
         self.folder().make_workspace().map_err(|error| internal(&error))?;
         let mut git = git.clone();

@@ -272,6 +272,7 @@ impl Run<'_> {
             workspace: Some(&self.prepared.workspace),
             socket: raw.then_some(&*daemon.socket),
             resources: wanted.resources,
+            pids_limit: config.pids_limit,
             network: match &network {
                 Some(name) => Network::Own { name, service: None },
                 None => Network::Default,

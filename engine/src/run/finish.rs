@@ -13,6 +13,9 @@ use crate::{janitor, labels, state::State};
 /// How long init may take to exit.
 const EXIT_LIMIT: Duration = Duration::from_secs(10);
 
+/// How long Docker may take to answer to a start where init has come and gone.
+const START_LIMIT: Duration = Duration::from_secs(10);
+
 /// How long it may take where it gives a workspace back first.
 const HAND_BACK_LIMIT: Duration = Duration::from_secs(120);
 
@@ -103,8 +106,10 @@ impl Run<'_> {
         if !left && let Err(error) = booted.container.kill().await {
             tracing::warn!(error = error.chain(), "the container could not be killed");
         }
-        if let Err(error) = booted.started().await {
-            tracing::debug!(error = error.chain(), "docker says that the start failed");
+        match timeout(START_LIMIT, booted.started()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(error = error.chain(), "docker says that the start failed"),
+            Err(_) => tracing::warn!("docker has not answered to the start of a container that is over"),
         }
         if left || booted.hand_back.is_none() { Returned::Yes } else { Returned::No }
     }

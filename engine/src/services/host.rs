@@ -144,6 +144,7 @@ async fn make(
         workspace: None,
         socket: None,
         resources: &Resources::default(),
+        pids_limit: engine.config.pids_limit,
         network: Network::Own { name: network, service: Some(service) },
         input: match engine.config.lifetime {
             Lifetime::Attached => Input::Once,

@@ -12,7 +12,8 @@ use std::{
 };
 
 use buildr_engine::{
-    Config, Engine, EventFacts, Finished, Identity, Item, JobRequest, Lifetime, RunId, SourceSpec, Stop,
+    Config, Engine, EventFacts, Finished, GitReference, GitSource, Identity, Item, JobRequest, Lifetime,
+    RunId, SourceSpec, Stop,
 };
 use buildr_manifest::{EventKind, Outcome, StageState, Trigger};
 use sha2::{Digest, Sha256};
@@ -106,7 +107,12 @@ impl Project {
 
     /// Runs a job to its end and checks that nothing is left of it.
     pub(crate) async fn outcome(&self) -> (Outcome, Told) {
-        let going = self.start(self.request()).await;
+        self.outcome_of(self.request()).await
+    }
+
+    /// As `outcome`, of another request.
+    pub(crate) async fn outcome_of(&self, request: JobRequest) -> (Outcome, Told) {
+        let going = self.start(request).await;
         let (run, owner) = (going.run.clone(), self.config.owner.clone());
         let (finished, told) = going.finish().await;
         await_no_containers(&owner, &run).await;
@@ -151,6 +157,18 @@ impl Going {
         if timeout(LIMIT, wait).await.is_err() {
             panic!("no {text:?} in time in:\n{}", self.told.story);
         }
+    }
+
+    /// Reads all that is told and gives the number of bytes of output, none of which is kept.
+    pub(crate) async fn count(&mut self) -> u64 {
+        let mut count = 0;
+        while let Some(item) = self.items.recv().await {
+            match item {
+                Item::Output(output) => count += output.data.len() as u64,
+                item => self.told.take(item),
+            }
+        }
+        count
     }
 
     pub(crate) fn cancel(&self) {
@@ -234,6 +252,33 @@ fn line(event: &EventKind) -> String {
         EventKind::Planned { .. } => "[planned]\n".to_owned(),
         EventKind::Warning { message } => format!("[warning: {message}]\n"),
         EventKind::PullProgress { .. } => String::new(),
+    }
+}
+
+/// A repository on this machine.
+pub(crate) struct Repository(TempDir);
+
+impl Repository {
+    /// With one commit of these files.
+    pub(crate) fn new(files: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for (path, text) in files {
+            std::fs::write(folder.path().join(path), text).unwrap();
+        }
+        for arguments in [&["init", "-qb", "main"][..], &["add", "."], &["commit", "-qm", "first"]] {
+            let identity = ["-c", "user.name=Ann", "-c", "user.email=ann@example.com"];
+            let mut git = Command::new("git");
+            let status = git.arg("-C").arg(folder.path()).args(identity).args(arguments).status();
+            assert!(status.unwrap().success(), "git {arguments:?}");
+        }
+        Self(folder)
+    }
+
+    /// A build of it.
+    pub(crate) fn request(&self, project: &Project) -> JobRequest {
+        let url = format!("file://{}", self.0.path().display());
+        let source = GitSource { url, reference: GitReference::Default, commit: None };
+        JobRequest { source: SourceSpec::Git(source), ..project.request() }
     }
 }
 
