@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use buildr_manifest::EventKind;
+use buildr_manifest::{EventKind, StageState};
 use buildr_proto::build::{BuildEvent, BuildEventKind};
 
 use super::{super::watch::LogKey, ends_attempt, job_event, place};
@@ -47,12 +47,22 @@ impl Blocked {
                 (true, false) => Standing::Free,
             };
         };
-        let begins = matches!(job_event(event), Some(EventKind::StageStarted { .. }));
         // Whether the stage waited for the one that ended is not known here.
-        if self.logs.contains(&key) || (begins && self.an_end) {
+        if self.logs.contains(&key) || (self.an_end && is_a_turn(event)) {
             return Standing::Behind(key);
         }
         Standing::Due(key, offset)
+    }
+}
+
+/// A stage has its turn: it begins, or it is said that it never will.
+fn is_a_turn(event: &BuildEvent) -> bool {
+    match job_event(event) {
+        Some(EventKind::StageStarted { .. }) => true,
+        Some(EventKind::StageFinished { state, .. }) => {
+            matches!(state, StageState::Skipped { .. } | StageState::NotReached { .. })
+        }
+        _ => false,
     }
 }
 

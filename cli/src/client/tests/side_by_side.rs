@@ -203,3 +203,42 @@ async fn a_viewer_that_comes_in_the_middle_sees_the_beginning_too() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_stage_that_never_runs_is_not_told_before_one_that_had_ended_whose_log_is_late() {
+    let mut whole = world();
+    let skipped = EventKind::StageFinished {
+        stage: LAST.stage(),
+        state: StageState::Skipped { why: String::new() },
+        allowed: false,
+        log_bytes: 0,
+        duration: Duration::ZERO,
+        usage: Usage::default(),
+    };
+    let kinds = [
+        BUILD.started(),
+        LINT.started(),
+        BUILD.step(0),
+        BUILD.step(1),
+        BUILD.ended(),
+        skipped,
+        LINT.step(0),
+        LINT.step(1),
+        LINT.step(2),
+        LINT.ended(),
+    ];
+    whole.events = (1..).zip(kinds).map(|(seq, kind)| job(seq, kind)).collect();
+    let mut begun = world();
+    begun.events = whole.events.clone();
+    begun.logs.get_mut("build").unwrap().bytes.truncate(3);
+    begun.logs.get_mut("build").unwrap().end = None;
+    whole.events.push(farm(11, BuildEventKind::Finished(Outcome::Passed)));
+    let fake = Fake::new(begun);
+    let mut follow = Follow::new(fake.serve().await, &build(BuildState::Running), options());
+    let mut heard = Heard::default();
+    heard.until(&mut follow, |heard| heard.has(&LINT, "{end}")).await;
+    assert!(!heard.of.contains_key(LAST.name), "{:?}", heard.order);
+    fake.world.send_replace(whole);
+    heard.until(&mut follow, |_| false).await;
+    assert_eq!(heard.order.last().map(String::as_str), Some("last {end}"));
+}
