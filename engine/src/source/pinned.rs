@@ -108,7 +108,7 @@ impl Pinned {
         blocking(move || workspace::vacant(&folder)).await?;
         let mut checkout =
             Checkout { options, cancel, left: submodules::MAX_COUNT, done: CheckedOut::default() };
-        let result = checkout.all(self, Place::top(dest)).await;
+        let result = Box::pin(checkout.all(self, Place::top(dest))).await;
         let folder = dest.to_owned();
         if result.is_err()
             && let Err(error) = blocking(move || workspace::clear(&folder)).await
@@ -173,12 +173,12 @@ impl Checkout<'_> {
     /// submodule may be of the very same repository.
     async fn all(&mut self, pinned: Pinned, place: Place) -> Result<(), SourceError> {
         let sources = pinned.sources.clone();
-        let mut found = VecDeque::from(self.one(pinned, &place, 0).await?);
+        let mut found = VecDeque::from(Box::pin(self.one(pinned, &place, 0)).await?);
         while let Some(submodule) = found.pop_front() {
             self.left = self.left.checked_sub(1).ok_or_else(|| {
                 submodule.refused(format!("there are more than {} submodules", submodules::MAX_COUNT))
             })?;
-            let inside = self.submodule(&sources, &submodule).await;
+            let inside = Box::pin(self.submodule(&sources, &submodule)).await;
             found.extend(inside.map_err(|error| submodule.failed(error))?);
             blocking(move || submodule.register()).await?;
         }
@@ -195,7 +195,7 @@ impl Checkout<'_> {
         let mut pinned = sources.pin_wanted(Wanted { address, line: None, commit }, self.cancel).await?;
         // As git has it: on no branch.
         pinned.pin.line = None;
-        self.one(pinned, &submodule.place, submodule.level).await
+        Box::pin(self.one(pinned, &submodule.place, submodule.level)).await
     }
 
     /// One repository; once more with a new mirror where the mirror may be the reason for a failure.
