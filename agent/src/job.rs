@@ -10,9 +10,10 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use buildr_engine::job::{
-    EventFacts, GitReference, GitSource, Identity as JobIdentity, Item, JobRequest, SourceSpec, Stop,
+    Afterwards, EventFacts, GitReference, GitSource, Identity as JobIdentity, Item, JobRequest, SourceSpec,
+    Stop,
 };
-use buildr_manifest::{Event, EventKind, Outcome, Pick};
+use buildr_manifest::{Event, EventKind, Outcome, Part, Pick};
 use buildr_proto::{
     AttemptId, JobId,
     build::{BuildSpec, Reference, Source},
@@ -298,6 +299,8 @@ impl<R: Runner> Shop<R> {
             trigger,
             facts: EventFacts { cron, ..EventFacts::default() },
             pick,
+            part: Part::Whole,
+            afterwards: Afterwards::Remove,
             vars: variables,
             process_environment: self.inheritable.clone(),
             identity: JobIdentity {

@@ -19,7 +19,7 @@ use crate::{
     job::{Heard, Item, JobRequest, NotAdopted, Prepared, RunId, Stop},
     prepare,
     reaper::{self, Reaped},
-    run,
+    run, run_folder,
     source::{Sources, UrlPolicy},
 };
 
@@ -165,7 +165,7 @@ impl Engine {
         items: &mpsc::Sender<Item>,
         stop: &watch::Receiver<Stop>,
     ) -> Result<Prepared, Finished> {
-        prepare::prepare(&self.inner, request, items, &StopSignal::new(stop)).await
+        Box::pin(prepare::prepare(&self.inner, request, items, &StopSignal::new(stop))).await
     }
 
     /// Runs the stages and tells the rest, `JobFinished` as the very last item. Comes back when all
@@ -178,7 +178,7 @@ impl Engine {
         items: &mpsc::Sender<Item>,
         stop: &watch::Receiver<Stop>,
     ) -> Finished {
-        run::run(&self.inner, prepared, items, StopSignal::new(stop)).await
+        Box::pin(run::run(&self.inner, prepared, items, StopSignal::new(stop))).await
     }
 
     /// Takes over a run whose engine's process ended in its middle, for a listener that has heard so
@@ -193,7 +193,15 @@ impl Engine {
         stop: &watch::Receiver<Stop>,
     ) -> Result<Finished, NotAdopted> {
         let estate = estate::open(&self.inner, run).await?;
-        Ok(run::adopt(&self.inner, estate, heard, items, StopSignal::new(stop)).await)
+        Ok(Box::pin(run::adopt(&self.inner, estate, heard, items, StopSignal::new(stop))).await)
+    }
+
+    /// The name of the build container that a run with [`Afterwards::Keep`] has left for its user, where
+    /// it has. The reaper leaves it alone, and clears up once the user has removed it.
+    ///
+    /// [`Afterwards::Keep`]: crate::Afterwards::Keep
+    pub fn kept(&self, run: &RunId) -> Option<String> {
+        run_folder::kept(&run_folder::path_of(&self.inner.config.data_dir, run))
     }
 
     /// Removes the containers and folders of this owner whose run is neither in `live` nor in the

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
-use buildr_manifest::{Event, JobPlan, LogName, Outcome, Pick, Plan, Trigger, VarName};
+use buildr_manifest::{Event, JobPlan, LogName, Outcome, Part, Pick, Plan, Trigger, VarName};
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -63,6 +63,10 @@ pub struct JobRequest {
     pub facts: EventFacts,
     /// Which job of the manifest.
     pub pick: Pick,
+    /// Which stages of it.
+    pub part: Part,
+    /// What becomes of the build container at the end.
+    pub afterwards: Afterwards,
     /// Variables that win over the manifest's.
     pub vars: Vec<(VarName, String)>,
     /// The environment that a manifest may inherit from, already narrowed by the operator.
@@ -71,6 +75,17 @@ pub struct JobRequest {
     pub identity: Identity,
     /// Caps the manifest's timeout.
     pub timeout: Option<Duration>,
+}
+
+/// What becomes of the build container at the end of a job.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Afterwards {
+    /// It is removed.
+    #[default]
+    Remove,
+    /// It stays with all that still runs in it, unless it was killed, until its user removes it; see
+    /// [`Engine::kept`](crate::Engine::kept).
+    Keep,
 }
 
 /// What is known of an event from elsewhere than the repository.

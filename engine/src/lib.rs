@@ -53,8 +53,8 @@ pub use claim::Claim;
 pub use engine::{Config, DockerSocket, Engine, Lifetime, Pull};
 pub use error::Error;
 pub use job::{
-    EventFacts, Finished, GitReference, GitSource, Heard, Identity, Item, JobRequest, NotAdopted, Output,
-    Prepared, RunId, SourceSpec, Stop,
+    Afterwards, EventFacts, Finished, GitReference, GitSource, Heard, Identity, Item, JobRequest, NotAdopted,
+    Output, Prepared, RunId, SourceSpec, Stop,
 };
 pub use reaper::Reaped;
 

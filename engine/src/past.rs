@@ -155,6 +155,7 @@ impl Past {
 fn plan(begun: &Begun) -> Result<JobPlan, String> {
     let (manifest, _) =
         Manifest::parse(begun.manifest.as_bytes(), &begun.name).map_err(|problems| problems.render(false))?;
-    let plan = manifest.plan(&begun.context).map_err(|problems| problems.render(false))?;
+    let plan = manifest.plan(&begun.context).and_then(|plan| plan.narrowed(&begun.request.part));
+    let plan = plan.map_err(|problems| problems.render(false))?;
     plan.supported_job(&begun.request.pick).map_err(|problems| problems.render(false))
 }

@@ -105,7 +105,8 @@ pub(crate) fn plan(request: &JobRequest, project: Project, file: &ManifestFile) 
         process_environment: request.process_environment.clone(),
         vars: request.vars.clone(),
     };
-    let plan = manifest.plan(&context).map_err(manifest_error)?;
+    let plan = manifest.plan(&context).and_then(|plan| plan.narrowed(&request.part));
+    let plan = plan.map_err(manifest_error)?;
     let Project { commit, branch, tag, .. } = project;
     Ok(Planned { plan, diagnostics, warnings: Vec::new(), commit, branch, tag, context })
 }

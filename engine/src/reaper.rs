@@ -30,7 +30,13 @@ pub(crate) async fn reap(engine: &Arc<Inner>, live: &HashSet<RunId>) -> Result<R
     engine.daemon.awake().await?;
     let mut reaped = Reaped::default();
     // The folders first: what is claimed here stays claimed until its containers are gone.
-    let dead = dead_folders(engine, live).await?;
+    let mut dead = dead_folders(engine, live).await?;
+    let there = labels::containers(&engine.daemon, &engine.config.owner, None).await?;
+    // What is kept stays until its user has removed the container.
+    dead.retain(|(run, folder)| {
+        let is_there = there.iter().any(|container| container.run.as_ref() == Some(run));
+        folder.kept().is_none() || !is_there
+    });
     let is_dead = |run: Option<&RunId>| !lives(engine, live, &dead, run);
     remove_from_docker(engine, is_dead, &mut reaped).await?;
     for (run, folder) in dead {

@@ -22,7 +22,7 @@ use crate::{
     Finished,
     engine::{Inner, Lifetime},
     feed::{Feed, StopSignal},
-    job::{Item, Prepared},
+    job::{Afterwards, Item, Prepared},
     journal::Record,
     network,
     past::Past,
@@ -118,9 +118,9 @@ impl<'a> Run<'a> {
 
     /// From here to the end.
     async fn carry_out(mut self, mut state: State, pinned: Option<Pinned>) -> Finished {
-        let booted = match self.set_up(pinned).await {
+        let booted = match Box::pin(self.set_up(pinned)).await {
             Ok(booted) => {
-                state = Conductor::new(&self, &booted, state).conduct().await;
+                state = Box::pin(Conductor::new(&self, &booted, state).conduct()).await;
                 Some(booted)
             }
             Err(SetUpError { booted, outcome }) => {
@@ -234,7 +234,9 @@ impl<'a> Run<'a> {
         let Some(pinned) = pinned else { return Ok(()) };
         let cancel = CancellationToken::new();
         let options = &self.prepared.plan.manifest.clone;
-        let mut checkout = std::pin::pin!(pinned.check_out(&self.prepared.workspace, options, &cancel));
+        // On the heap, as are the larger parts of it: what is awaited deep inside takes its place on a
+        // thread's stack once for each level.
+        let mut checkout = Box::pin(pinned.check_out(&self.prepared.workspace, options, &cancel));
         let done = tokio::select! {
             biased;
             outcome = self.interrupted(None) => {
@@ -298,6 +300,11 @@ impl<'a> Run<'a> {
             outcome = self.interrupted(None) => Err(outcome),
             done = work => Ok(done),
         }
+    }
+
+    /// True where containers do not end with this process, and have to be removed.
+    fn lives_on(&self) -> bool {
+        self.is_detached() || self.prepared.request.afterwards == Afterwards::Keep
     }
 
     fn is_detached(&self) -> bool {

@@ -23,6 +23,9 @@ const WORKSPACE: &str = "workspace";
 /// In a run's folder, the id of an image that is on this machine.
 const IMAGE: &str = "image";
 
+/// In a run's folder, the name of a container that its user keeps.
+const KEPT: &str = "kept";
+
 /// Folders under this prefix are being made.
 const UNFINISHED: &str = ".new-";
 
@@ -109,10 +112,26 @@ impl RunFolder {
         fs::read_to_string(self.path.join(IMAGE)).ok().filter(|image| !image.is_empty())
     }
 
+    /// Writes down that a container of the run is kept; it needs the folder as long as it is there.
+    pub(crate) fn keep(&self, container: &str) -> Result<(), Error> {
+        let path = self.path.join(KEPT);
+        fs::write(&path, container).map_err(Error::files("write", &path))
+    }
+
+    /// The container that is kept, where one is.
+    pub(crate) fn kept(&self) -> Option<String> {
+        kept(&self.path)
+    }
+
     /// As [`remove`].
     pub(crate) fn remove(&self) -> io::Result<()> {
         remove(&self.path)
     }
+}
+
+/// The container that is kept of the run with this folder, where one is.
+pub(crate) fn kept(path: &Path) -> Option<String> {
+    fs::read_to_string(path.join(KEPT)).ok().filter(|name| !name.is_empty())
 }
 
 /// Removes a run's folder with all that is in it; never follows a link out of it. What a build could

@@ -52,8 +52,8 @@ pub use name::{LogName, ServiceName, StageName, VarName};
 pub use outcome::{Cause, Outcome, StageState};
 pub use place::{Keys, Place};
 pub use plan::{
-    Context, Decision, Job, JobPlan, Order, Phase, Pick, Plan, PlannedCache, PlannedService, PlannedStage,
-    Progress, Start, Trigger, Turn, VarMap, Variables, is_reserved,
+    Context, Decision, Job, JobPlan, Order, Part, Phase, Pick, Plan, PlannedCache, PlannedService,
+    PlannedStage, Progress, Start, Trigger, Turn, VarMap, Variables, is_reserved,
 };
 pub use size::{ByteSize, Cpus};
 pub use template::{Open, Template, Text};

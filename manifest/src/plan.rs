@@ -7,6 +7,7 @@
 mod fill;
 mod job_plan;
 mod order;
+mod part;
 mod progress;
 mod start;
 mod variables;
@@ -20,6 +21,7 @@ use crate::{Cache, CancelOlder, Manifest, Service, Stage, Status, VarName, glob:
 pub use job_plan::JobPlan;
 pub use order::Order;
 pub(crate) use order::{First, Waits};
+pub use part::Part;
 pub use progress::{Phase, Progress, Turn};
 pub use start::Start;
 pub use variables::{VarMap, Variables, is_reserved};
@@ -119,6 +121,8 @@ pub enum Pick {
     /// The only one; where there are several, none.
     #[default]
     Only,
+    /// The only one that has these values of the matrix.
+    With(BTreeMap<String, String>),
     /// The first.
     First,
     /// The one whose variables of the matrix are exactly these.
@@ -167,6 +171,8 @@ pub struct PlannedStage {
     pub variables: Variables,
     /// For each entry of `when`: why it does not hold, variables left aside.
     failures: Arc<[Option<String>]>,
+    /// Nobody asked for it: see [`Part`].
+    is_left_out: bool,
 }
 
 /// Whether a stage is to run.
@@ -204,15 +210,31 @@ impl Plan {
     pub fn job(&self, pick: &Pick) -> Option<&Job> {
         match pick {
             Pick::Only => self.jobs.first().filter(|_| self.jobs.len() == 1),
+            Pick::With(_) => match self.matching(pick)[..] {
+                [job] => Some(job),
+                _ => None,
+            },
             Pick::First => self.jobs.first(),
             Pick::Values(values) => self.jobs.iter().find(|job| job.has_exactly(values)),
         }
+    }
+
+    /// All jobs that have the values which are wanted, if any are.
+    fn matching(&self, pick: &Pick) -> Vec<&Job> {
+        let has_all = |job: &&Job| match pick {
+            Pick::With(values) => values.iter().all(|wanted| job.has(wanted)),
+            _ => true,
+        };
+        self.jobs.iter().filter(has_all).collect()
     }
 }
 
 impl PlannedStage {
     /// Whether it is to run, now that the stages before it have handed over these variables.
     pub fn decide(&self, handed_over: &VarMap) -> Decision {
+        if self.is_left_out {
+            return self.decision.clone();
+        }
         let value = |name: &VarName| self.variables.get_with(name, handed_over);
         match self.stage.when.decide(&self.failures, &Work::of_a_plan(), value) {
             Ok(status) => Decision::Run(status),
@@ -222,7 +244,7 @@ impl PlannedStage {
 
     /// True where [`Self::decide`] depends on variables: what other stages hand over can change it.
     pub fn reads_variables(&self) -> bool {
-        self.stage.when.reads_variables()
+        !self.is_left_out && self.stage.when.reads_variables()
     }
 
     /// Why it is skipped, where it is.
@@ -235,6 +257,10 @@ impl PlannedStage {
 }
 
 impl Job {
+    fn has(&self, (name, value): (&String, &String)) -> bool {
+        self.values.iter().any(|(its, set)| **its == **name && set == value)
+    }
+
     fn has_exactly(&self, values: &BTreeMap<String, String>) -> bool {
         self.values.len() == values.len()
             && self.values.iter().all(|(name, value)| values.get(&**name) == Some(value))

@@ -9,9 +9,11 @@ use std::{
 
 use buildr_engine::{
     Config, Engine, Finished,
-    job::{EventFacts, GitReference, GitSource, Identity, Item, JobRequest, RunId, SourceSpec, Stop},
+    job::{
+        Afterwards, EventFacts, GitReference, GitSource, Identity, Item, JobRequest, RunId, SourceSpec, Stop,
+    },
 };
-use buildr_manifest::{Cause, FILE_NAMES, Outcome, Pick, ServiceName, Trigger};
+use buildr_manifest::{Cause, FILE_NAMES, Outcome, Part, Pick, ServiceName, StageName, Trigger};
 use clap::ValueEnum;
 use tokio::{
     sync::{mpsc, watch},
@@ -45,6 +47,9 @@ Examples:
   buildr run ../app -f ci/nightly.yml
   buildr run --clean                  a fresh clone of HEAD, without what is not committed
   buildr run --var DEBUG=1 --event push
+  buildr run --stage test             that stage alone, after `prepare`
+  buildr run --matrix DB=sqlite       one job of a matrix
+  buildr run --keep                   leave the container for a look around
   buildr run --dry-run --event tag --tag v1.0   what a build of a tag would do")]
 pub(super) struct Args {
     /// The project's folder
@@ -68,6 +73,18 @@ pub(super) struct Args {
     /// The branch that a pull request is to be merged into, with --event pull_request
     #[arg(long, value_name = "BRANCH")]
     target: Option<String>,
+    /// Run this stage alone, after `prepare`: what it waits for is taken as met
+    #[arg(long, value_name = "NAME", value_parser = super::tail::parse_stage)]
+    stage: Option<StageName>,
+    /// Run this stage and all that are listed after it, after `prepare`
+    #[arg(long, value_name = "NAME", value_parser = super::tail::parse_stage, conflicts_with = "stage")]
+    from: Option<StageName>,
+    /// The job of the matrix with this value of an axis; with --dry-run all such jobs. May be given again
+    #[arg(long, value_name = "AXIS=VALUE")]
+    matrix: Vec<AxisValue>,
+    /// Leave the build container as it is at the end, and say how to enter and how to remove it
+    #[arg(long, conflicts_with = "dry_run")]
+    keep: bool,
     /// Build a fresh clone of HEAD instead of the folder as it is
     #[arg(long)]
     clean: bool,
@@ -89,9 +106,6 @@ pub(super) struct Args {
     /// Print the plan and run nothing; needs no Docker
     #[arg(long, conflicts_with = "clean")]
     dry_run: bool,
-    /// With --dry-run: only the jobs with this value of an axis. May be given again
-    #[arg(long, value_name = "AXIS=VALUE", requires = "dry_run")]
-    matrix: Vec<AxisValue>,
 }
 
 /// When images come from their registries.
@@ -155,6 +169,7 @@ pub(super) async fn run(args: Args, screen: &Screen) -> Result<Exit, Error> {
         let (engine, live) = (engine.clone(), HashSet::from([request.run.clone()]));
         async move { engine.reap(&live).await.map(drop) }
     });
+    let (keeper, run) = (engine.clone(), request.run.clone());
     let (stop, wish) = watch::channel(Stop::No);
     let (sender, items) = mpsc::channel(QUEUE);
     let job = tokio::spawn(async move {
@@ -173,6 +188,11 @@ pub(super) async fn run(args: Args, screen: &Screen) -> Result<Exit, Error> {
         .map_err(|error| Error::Engine { what: format!("the engine broke down: {error}"), hint: None })?;
     sweeping.abort();
     shown?;
+    if let Some(container) = keeper.kept(&run) {
+        screen.say(&format!(
+            "the container is kept\n   to enter it  docker exec -it -w /workspace {container} sh\n  to remove it  docker rm -f {container}"
+        ));
+    }
     Ok(Exit(exit_code(&finished, args.propagate)))
 }
 
@@ -265,12 +285,29 @@ fn request(args: &Args) -> Result<JobRequest, Error> {
             target: args.target.clone(),
             cron: None,
         },
-        pick: Pick::Only,
+        pick: pick(&args.matrix)?,
+        part: match (&args.stage, &args.from) {
+            (Some(stage), _) => Part::Stage(stage.clone()),
+            (None, Some(stage)) => Part::From(stage.clone()),
+            (None, None) => Part::Whole,
+        },
+        afterwards: if args.keep { Afterwards::Keep } else { Afterwards::Remove },
         vars: args.vars.iter().map(|Variable(name, value)| (name.clone(), value.clone())).collect(),
         process_environment: environment(),
         identity: Identity::default(),
         timeout: None,
     })
+}
+
+/// The one job that is wanted.
+fn pick(matrix: &[AxisValue]) -> Result<Pick, Error> {
+    let mut values = BTreeMap::new();
+    for (axis, value) in matrix.iter().map(AxisValue::pair) {
+        if values.insert(axis.to_owned(), value.to_owned()).is_some_and(|before| before != value) {
+            return Err(Error::usage(format!("--matrix gives {axis} two values, and a job has one")));
+        }
+    }
+    Ok(if values.is_empty() { Pick::Only } else { Pick::With(values) })
 }
 
 /// The variables of this process that are text.
@@ -345,6 +382,15 @@ fn command_line(args: &Args) -> String {
     }
     for (flag, value) in [("--branch", &args.branch), ("--tag", &args.tag), ("--target", &args.target)] {
         words.extend(value.iter().map(|value| format!("{flag} {}", quote(value))));
+    }
+    words.extend(
+        args.matrix
+            .iter()
+            .map(AxisValue::pair)
+            .map(|(axis, value)| format!("--matrix {}", quote(&format!("{axis}={value}")))),
+    );
+    for (flag, stage) in [("--stage", &args.stage), ("--from", &args.from)] {
+        words.extend(stage.iter().map(|stage| format!("{flag} {}", quote(stage))));
     }
     if args.clean {
         words.push("--clean".to_owned());

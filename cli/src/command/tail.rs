@@ -101,7 +101,8 @@ pub(super) fn reproduce(spec: &BuildSpec) -> String {
     command
 }
 
-fn parse_stage(text: &str) -> Result<StageName, String> {
+/// Checks the name of a stage.
+pub(super) fn parse_stage(text: &str) -> Result<StageName, String> {
     StageName::new(text).map_err(|invalid| invalid.to_string())
 }
 

@@ -152,8 +152,18 @@ impl Story {
         }
         if let (Some(command), Some(_)) = (&self.headline.reproduce, stage) {
             lines.push(("reproduce", self.reproduce(command)));
+            lines.extend(stage.and_then(|stage| self.narrower(command, stage)).map(|text| ("", text)));
         }
         lines
+    }
+
+    /// What does it without the stages before it, where there are any that could be left out.
+    fn narrower(&self, command: &str, stage: &StageName) -> Option<String> {
+        let narrowed = ["--stage ", "--from "].iter().any(|flag| command.contains(flag));
+        let mut before = self.planned.iter().take_while(|planned| *planned != stage);
+        let leaves_out = before.any(|planned| &**planned != StageName::PREPARE);
+        (leaves_out && !narrowed)
+            .then(|| format!("with --stage {} that stage alone", quote(&sanitize(stage))))
     }
 
     /// A local run was of what lies in the folder; a farm's was of a commit.

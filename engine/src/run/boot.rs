@@ -228,7 +228,7 @@ impl Run<'_> {
 
     fn settings(&self, hand_back: Option<Owner>) -> Settings {
         Settings {
-            exit_on_eof: !self.is_detached(),
+            exit_on_eof: !self.lives_on(),
             dead_man: self.dead_man(),
             hand_back: hand_back.map(|to| HandBack { path: WORKSPACE.to_owned(), to }),
         }
@@ -277,7 +277,7 @@ impl Run<'_> {
                 Some(name) => Network::Own { name, service: None },
                 None => Network::Default,
             },
-            input: if self.is_detached() { Input::Open } else { Input::Once },
+            input: if self.lives_on() { Input::Open } else { Input::Once },
         };
         let created = self.unless_killed(Container::create(daemon, &spec)).await?;
         let container = created.map_err(|error| start_outcome(&error, wanted.image, image))?;

@@ -3,12 +3,12 @@
 
 use std::time::{Duration, Instant};
 
-use buildr_init::wire::{Order, Owner};
+use buildr_init::wire::{NewOwner, Order, Owner};
 use buildr_manifest::{EventKind, Outcome, StageState};
 use tokio::time::timeout;
 
 use super::{Run, boot::Booted};
-use crate::{janitor, labels, state::State};
+use crate::{environment::WORKSPACE, janitor, job::Afterwards, labels, state::State};
 
 /// How long init may take to exit.
 const EXIT_LIMIT: Duration = Duration::from_secs(10);
@@ -38,12 +38,17 @@ impl Run<'_> {
             let (outcome, duration) = (outcome.clone(), since.elapsed());
             self.feed.event(EventKind::JobFinished { outcome, duration, containers_removed })
         };
+        if let Some(booted) = &booted
+            && self.keep(booted).await
+        {
+            return told(0).await;
+        }
         let debt = booted.as_ref().and_then(|booted| Some((booted.hand_back?, booted.image.id.clone())));
         match booted {
             Some(booted) if !matches!(outcome, Outcome::Canceled { .. }) => {
                 told(1).await;
                 let returned = self.leave(booted).await;
-                if self.is_detached() || returned == Returned::No {
+                if self.lives_on() || returned == Returned::No {
                     self.remove().await;
                 }
                 self.return_workspace(returned, debt).await;
@@ -60,6 +65,23 @@ impl Run<'_> {
             }
         }
         self.remove_folder().await;
+    }
+
+    /// Leaves the build container, and the folder that it needs, to the user who wants it; false where
+    /// nobody does, or nothing can run in it any more.
+    async fn keep(&self, booted: &Booted) -> bool {
+        let wanted = self.prepared.request.afterwards == Afterwards::Keep;
+        if !wanted || self.stop.is_kill() || booted.is_gone() {
+            return false;
+        }
+        if let Some(owner) = booted.hand_back {
+            let given = booted.link.own(WORKSPACE, Vec::new(), NewOwner::Ids(owner));
+            if self.unless_killed(given).await.is_err() {
+                return false;
+            }
+        }
+        let kept = self.folder().keep(&self.container_name(None));
+        kept.inspect_err(|error| tracing::warn!(error = error.chain(), "the container is not kept")).is_ok()
     }
 
     /// What is left to do for a job whose last word was said.
@@ -85,7 +107,7 @@ impl Run<'_> {
     pub(super) async fn leave_own(&self, booted: Booted) {
         let container = booted.container.clone();
         let _nothing_was_taken = self.leave(booted).await;
-        if self.is_detached()
+        if self.lives_on()
             && let Err(error) = container.remove().await
         {
             tracing::warn!(error = error.chain(), "a stage's container is left to the end of the run");
@@ -96,7 +118,7 @@ impl Run<'_> {
     async fn leave(&self, mut booted: Booted) -> Returned {
         let left = if self.stop.is_kill() || booted.link.board().borrow().closed {
             false
-        } else if self.is_detached() || booted.hand_back.is_some() {
+        } else if self.lives_on() || booted.hand_back.is_some() {
             self.see_off(&booted).await
         } else {
             // Init exits with its input, and the daemon removes the container: nobody waits.

@@ -12,10 +12,10 @@ use std::{
 };
 
 use buildr_engine::{
-    Config, Engine, EventFacts, Finished, GitReference, GitSource, Identity, Item, JobRequest, Lifetime,
-    RunId, SourceSpec, Stop,
+    Afterwards, Config, Engine, EventFacts, Finished, GitReference, GitSource, Identity, Item, JobRequest,
+    Lifetime, RunId, SourceSpec, Stop,
 };
-use buildr_manifest::{EventKind, Outcome, StageState, Trigger};
+use buildr_manifest::{EventKind, Outcome, Part, StageState, Trigger};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use tokio::{
@@ -95,6 +95,8 @@ impl Project {
             pick: Default::default(),
             vars: Vec::new(),
             process_environment: BTreeMap::new(),
+            part: Part::Whole,
+            afterwards: Afterwards::Remove,
             identity: Identity::default(),
             timeout: None,
         }

@@ -153,7 +153,16 @@ impl<'m> Planner<'m> {
             Err(why) => Decision::Skip { why },
         };
         let stage = Arc::clone(stage);
-        PlannedStage { stage, decision, image, workdir, artifact_name, variables, failures }
+        PlannedStage {
+            stage,
+            decision,
+            image,
+            workdir,
+            artifact_name,
+            variables,
+            failures,
+            is_left_out: false,
+        }
     }
 
     /// Adds a problem, unless another job has it too.

@@ -62,7 +62,11 @@ impl Plan {
     fn refuse_matrix(&self, pick: &Pick, report: &mut Report<'_>) {
         let place = self.manifest.keys.get("matrix").unwrap_or_default();
         match pick {
-            Pick::Only if self.jobs.len() > 1 => refuse(place, "a `matrix` of more than one job", report),
+            Pick::Only | Pick::With(_) if self.job(pick).is_none() => {
+                let hint = "`buildr run --matrix AXIS=VALUE` runs one job, `buildr submit` runs them all";
+                let problem = report.error(Code::BadMatrix, place.0, self.no_single_job(pick));
+                report.push(problem.hint(hint));
+            }
             Pick::Only if self.jobs.iter().any(|job| job.allow_failure) => {
                 refuse(place, "`allow_failure` of a `matrix`", report);
             }
@@ -72,6 +76,32 @@ impl Plan {
                 report.push(report.error(Code::NotSupportedYet, place.0, message));
             }
             _ => {}
+        }
+    }
+}
+
+impl Plan {
+    /// Why there is not exactly one such job, with those that there are.
+    fn no_single_job(&self, pick: &Pick) -> String {
+        const MAX_SHOWN: usize = 20;
+        let equation = |(name, value): (&str, &str)| format!("{name}={value}");
+        let shown = |job: &&Job| {
+            let values = job.values.iter().map(|(name, value)| equation((name, value)));
+            values.collect::<Vec<_>>().join(" ")
+        };
+        let list = |jobs: &[&Job]| {
+            let more = if jobs.len() > MAX_SHOWN { "; ..." } else { "" };
+            jobs.iter().take(MAX_SHOWN).map(shown).collect::<Vec<_>>().join("; ") + more
+        };
+        let all: Vec<&Job> = self.jobs.iter().collect();
+        let Pick::With(values) = pick else {
+            return format!("the matrix has {} jobs, and one is to be picked: {}", all.len(), list(&all));
+        };
+        let wanted: Vec<_> = values.iter().map(|(name, value)| equation((name, value))).collect();
+        let wanted = wanted.join(" ");
+        match &self.matching(pick)[..] {
+            [] => format!("no job has {wanted}; the jobs are: {}", list(&all)),
+            several => format!("{} jobs have {wanted}: {}", several.len(), list(several)),
         }
     }
 }

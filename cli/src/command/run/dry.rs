@@ -6,7 +6,7 @@ mod tree;
 use std::str::FromStr;
 
 use buildr_engine::{JobRequest, planning::plan_folder};
-use buildr_manifest::Job;
+use buildr_manifest::{Job, Pick};
 
 use crate::{Error, Exit, render::escape::sanitize_lines, screen::Screen};
 
@@ -23,6 +23,11 @@ impl FromStr for AxisValue {
 }
 
 impl AxisValue {
+    /// Axis and value.
+    pub(super) fn pair(&self) -> (&str, &str) {
+        (&self.0, &self.1)
+    }
+
     fn is_of(&self, job: &Job) -> bool {
         job.values.iter().any(|(axis, value)| **axis == *self.0 && *value == self.1)
     }
@@ -45,7 +50,8 @@ pub(super) fn run(
     screen: &Screen,
 ) -> Result<Exit, Error> {
     let mut planned = plan_folder(request).map_err(Error::Plan)?;
-    let unsupported = planned.plan.supported().err().map(|problems| problems.items).unwrap_or_default();
+    let unsupported =
+        planned.plan.supported_job(&Pick::First).err().map(|problems| problems.items).unwrap_or_default();
     planned.plan.jobs.retain(|job| wanted.iter().all(|value| value.is_of(job)));
     if planned.plan.jobs.is_empty() {
         let values: Vec<String> =
