@@ -73,26 +73,24 @@ fn a_build_of_which_nothing_is_to_run_is_skipped() {
 
 #[test]
 fn what_the_engine_cannot_do_yet_is_refused_at_its_place_when_it_is_to_be_done() {
-    let text =
-        format!("image: {BUSYBOX}\nservices: [\"redis:7\"]\nstages: [a]\na: {{script: [echo never]}}\n");
-    let project = Project::with_manifest(&text);
-    let folder = project.path().to_str().unwrap();
-    let home = Home::new();
-    home.call(&["lint", folder]).expect_code(0);
-    home.call(&["run", folder, "--dry-run"]).expect_code(0);
-    let run = home.run(&project).expect_code(2);
-    assert!(
-        run.stderr.contains(".buildr.yml:2:1") && run.stderr.contains("not supported yet"),
-        "{}",
-        run.stderr
-    );
-    let farm = Farm::new();
-    let tail = farm.tail(&farm.submit(&project)).expect_code(2);
-    assert!(
-        tail.stderr.contains(".buildr.yml:2:1") && tail.stderr.contains("not supported yet"),
-        "{}",
-        tail.stderr
-    );
+    for (line, text) in [
+        (2, "cache: {key: k, paths: [target]}\nstages: [a]\na: {script: [echo never]}\n"),
+        (3, "stages: [a]\na: {artifacts: [dist/], script: [echo never]}\n"),
+        (3, "stages: [a]\na: {reports: {junit: [x.xml]}, script: [echo never]}\n"),
+    ] {
+        let project = Project::with_manifest(&format!("image: {BUSYBOX}\n{text}"));
+        let folder = project.path().to_str().unwrap();
+        let home = Home::new();
+        home.call(&["lint", folder]).expect_code(0);
+        home.call(&["run", folder, "--dry-run"]).expect_code(0);
+        let farm = Farm::new();
+        let run = home.run(&project).expect_code(2);
+        let tail = farm.tail(&farm.submit(&project)).expect_code(2);
+        for told in [run.stderr, tail.stderr] {
+            let place = format!(".buildr.yml:{line}:");
+            assert!(told.contains(&place) && told.contains("not supported yet"), "{told}");
+        }
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::process::Command;
 use rustix::process::Signal;
 
 use crate::{
+    both::Told,
     harness::{BUSYBOX, DEBIAN, Home, Process, Project, containers, manifest, must, no_container_of},
     shells::lines_of,
 };
@@ -117,6 +118,85 @@ fn a_folder_outside_git_can_be_built() {
         &manifest(BUSYBOX, &[("a", &["echo \"<${BUILDR_COMMIT-unset}>\""])]),
     )]);
     assert_eq!(lines_of(&Home::new().run(&project).expect_code(0).out(), "a"), ["<unset>"]);
+}
+
+/// Three stages, each of which says who it is.
+fn three_stages() -> Project {
+    let text = manifest(
+        BUSYBOX,
+        &[("prepare", &["touch /ready"]), ("a", &["echo a"]), ("b", &["ls /ready"]), ("c", &["echo c"])],
+    );
+    Project::with_manifest(&text.replace("b:\n", "b:\n  needs: [a]\n"))
+}
+
+#[test]
+fn one_stage_or_those_from_one_on_can_be_run() {
+    let (home, project) = (Home::new(), three_stages());
+    let folder = project.path().to_str().unwrap();
+    for (flags, ran) in [
+        (["--stage", "b"], [false, true, false]),
+        (["--from", "b"], [false, true, true]),
+        (["--stage", "prepare"], [false, false, false]),
+    ] {
+        let args = [&["run", folder, "--json"][..], &flags].concat();
+        let told = Told::new(&home.call(&args).expect_code(0));
+        let passed = ["a", "b", "c"].map(|stage| told.state(stage) == "passed");
+        assert_eq!((passed, told.state("prepare")), (ran, "passed"), "{flags:?}");
+        let why = told.end("a")["why"].as_str().unwrap();
+        assert!(why.contains(flags[1]), "{why}");
+    }
+    let unknown = home.call(&["run", folder, "--stage", "prepar"]).expect_code(2);
+    assert!(unknown.stderr.contains("did you mean `prepare`"), "{}", unknown.stderr);
+    let plan = home.call(&["run", folder, "--dry-run", "--stage", "b"]).expect_code(0).out();
+    assert!(plan.contains("only `b` was asked for"), "{plan}");
+    home.call(&["run", folder, "--stage", "a", "--from", "b"]).expect_code(2);
+}
+
+#[test]
+fn a_failure_is_reproduced_by_one_stage() {
+    let text = manifest(BUSYBOX, &[("a", &["true"]), ("b", &["exit 3"])]);
+    let finished = Home::new().run(&Project::with_manifest(&text)).expect_code(1);
+    assert!(finished.stderr.contains("with --stage b that stage alone"), "{}", finished.stderr);
+}
+
+#[test]
+fn a_container_that_is_kept_stays_until_its_user_removes_it() {
+    let text = manifest(BUSYBOX, &[("a", &["echo inside > /made; touch made"]), ("b", &["exit 3"])]);
+    let (home, project) = (Home::new(), Project::with_manifest(&text));
+    let folder = project.path().to_str().unwrap();
+    let kept = home.call(&["run", "--keep", folder]).expect_code(1);
+    let name = kept.stderr.split_whitespace().last().unwrap().to_owned();
+    let remove = || must("docker", &["rm", "-f", &name]);
+    for part in [format!("docker exec -it -w /workspace {name} sh"), format!("docker rm -f {name}")] {
+        assert!(kept.stderr.contains(&part), "{}", kept.stderr);
+    }
+    // The reaper of the next run leaves it alone.
+    home.run(&project).expect_code(1);
+    let says = Command::new("docker").args(["exec", &name, "cat", "/made"]).output().unwrap();
+    remove();
+    assert_eq!(String::from_utf8_lossy(&says.stdout), "inside\n");
+    let runs = home.path().join(".cache/buildr/run/runs");
+    crate::harness::eventually("the folder of the run goes after its container", || {
+        home.run(&project);
+        std::fs::read_dir(&runs).unwrap().next().is_none().then_some(())
+    });
+    no_container_of(project.path());
+}
+
+#[test]
+fn a_container_is_not_kept_where_everything_is_ended_at_once() {
+    let project = Project::with_script(BUSYBOX, &["trap '' TERM; echo begun", "while :; do sleep 1; done"]);
+    let home = Home::new();
+    let run = home.start(&["run", "--keep", project.path().to_str().unwrap()]);
+    run.line("begun");
+    run.signal(Signal::INT);
+    crate::harness::eventually("the first interrupt is answered", || {
+        run.stderr().contains("again").then_some(())
+    });
+    run.signal(Signal::INT);
+    let finished = run.wait().expect_code(3);
+    assert!(!finished.stderr.contains("is kept"), "{}", finished.stderr);
+    no_container_of(project.path());
 }
 
 #[test]

@@ -6,6 +6,8 @@
 mod harness;
 
 mod bad_input;
+mod both;
+mod containers;
 mod docs;
 mod farm;
 mod faults;
@@ -14,4 +16,5 @@ mod local;
 mod projects;
 mod registry;
 mod shells;
+mod stages;
 mod transports;
