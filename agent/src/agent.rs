@@ -14,7 +14,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     config::Config,
-    fleet::{Fleet, Load, Place},
+    fleet::{Fleet, Load},
     identity::Identity,
     job::Shop,
     lifeline::Lifeline,
@@ -22,7 +22,7 @@ use crate::{
     metrics::{Metrics, Sight},
     runner::Runner,
     session::{Connection, Introduction, Refused, Session},
-    spool::{self, Spool, Writer},
+    spool::{self, Spool},
 };
 
 /// How often it is checked whether the orchestrator has been silent for too long.
@@ -30,6 +30,9 @@ const FENCE_CHECK: Duration = Duration::from_secs(1);
 
 /// How long a refused agent waits for its jobs to be ended and cleaned up.
 const REFUSED_PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long an agent that detaches waits until its spool has what the engine told.
+const DETACH_PATIENCE: Duration = Duration::from_millis(500);
 
 /// What is wanted of the agent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,6 +44,8 @@ pub enum Shutdown {
     Drain,
     /// Cancel what runs, clean up, deliver what can be delivered soon, end.
     Cancel,
+    /// End at once and leave what runs to the next process of this agent.
+    Detach,
 }
 
 /// Why an agent ended other than by being told to.
@@ -60,6 +65,16 @@ pub enum Error {
     Bug,
 }
 
+/// What ended the agent's work.
+enum Ended {
+    /// It was told to end, and has.
+    Down,
+    /// It was told to leave its jobs to the next process.
+    Detached,
+    /// The session ended by itself.
+    Refused(Result<Result<(), Refused>, Error>),
+}
+
 /// An agent that is about to run.
 pub struct Agent<R> {
     config: Config,
@@ -67,7 +82,6 @@ pub struct Agent<R> {
     fleet: Fleet,
     shop: Arc<Shop<R>>,
     connection: watch::Sender<Connection>,
-    lifeline: Lifeline,
 }
 
 impl<R: Runner> Agent<R> {
@@ -92,6 +106,8 @@ impl<R: Runner> Agent<R> {
             tasks: TaskTracker::new(),
             reap: Notify::new(),
             metrics: Arc::default(),
+            lifeline: Lifeline::new(),
+            detached: CancellationToken::new(),
         };
         let (fleet, connection) = (Fleet::new(config.slots), watch::Sender::default());
         shop.metrics.see(Sight {
@@ -100,8 +116,7 @@ impl<R: Runner> Agent<R> {
             connection: connection.subscribe(),
             folder: identity.folder.clone(),
         });
-        let lifeline = Lifeline::new();
-        Ok(Self { config, identity, fleet, shop: Arc::new(shop), connection, lifeline })
+        Ok(Self { config, identity, fleet, shop: Arc::new(shop), connection })
     }
 
     /// What is measured of it.
@@ -122,27 +137,38 @@ impl<R: Runner> Agent<R> {
     /// Works until it is told to end, and until it has ended what it began.
     pub async fn run(self, shutdown: watch::Receiver<Shutdown>) -> Result<(), Error> {
         let stop = CancellationToken::new();
-        let leftovers = self.adopt_leftovers().await?;
+        let leftovers = self.shop.take_up(&self.fleet).await?;
         let reaper = tokio::spawn(reap_for_ever(self.shop.clone(), self.fleet.clone(), stop.clone()));
-        let fences = tokio::spawn(fence_for_ever(self.fleet.clone(), self.lifeline.clone(), stop.clone()));
+        let fences = tokio::spawn(fence_for_ever(self.shop.clone(), self.fleet.clone(), stop.clone()));
         let mut session = tokio::spawn(self.session().run(stop.clone()));
-        let deliver = tokio::spawn(deliver_leftovers(self.shop.clone(), leftovers, self.connection()));
+        let settle = |leftover| tokio::spawn(self.shop.clone().settle(leftover, self.connection()));
+        let settling: Vec<_> = leftovers.into_iter().map(settle).collect();
+        let mut detach = shutdown.clone();
         let ended = tokio::select! {
-            refused = &mut session => Some(refused),
-            () = self.wind_down(shutdown) => None,
+            biased;
+            true = is_so(&mut detach, |wanted| *wanted == Shutdown::Detach) => Ended::Detached,
+            refused = &mut session => Ended::Refused(refused.map_err(|_| Error::Bug)),
+            () = self.wind_down(shutdown) => Ended::Down,
         };
         let result = match ended {
-            None => {
+            Ended::Down => {
                 stop.cancel();
                 session.await.map_err(|_| Error::Bug)?.map_err(Error::from)
             }
-            Some(end) => {
+            Ended::Refused(end) => {
                 self.end_refused().await;
-                end.map_err(|_| Error::Bug)?.map_err(Error::from)
+                end?.map_err(Error::from)
+            }
+            Ended::Detached => {
+                self.detach().await;
+                // Neither is waited for: whatever they are at is done by the next process.
+                session.abort();
+                reaper.abort();
+                Ok(())
             }
         };
         stop.cancel();
-        deliver.abort();
+        settling.iter().for_each(JoinHandle::abort);
         join(reaper).await;
         join(fences).await;
         result
@@ -159,7 +185,7 @@ impl<R: Runner> Agent<R> {
                 labels: self.config.labels.clone(),
             },
             fleet: self.fleet.clone(),
-            lifeline: self.lifeline.clone(),
+            lifeline: self.shop.lifeline.clone(),
             shop: self.shop.clone(),
             disk: self.identity.folder.clone(),
             min_free: self.config.min_free,
@@ -167,17 +193,14 @@ impl<R: Runner> Agent<R> {
         }
     }
 
-    /// Takes up what an earlier process left, so that the first hello names it.
-    async fn adopt_leftovers(&self) -> Result<Vec<(Writer, Place)>, Error> {
-        let spool = self.shop.spool.clone();
-        let found = spawn_blocking(move || spool.leftovers()).await.map_err(|_| Error::Bug)??;
-        let adopted = found.into_iter().map(|(id, writer)| {
-            let place = self.fleet.adopt(id);
-            place.attempt().attach(writer.progress());
-            tracing::info!(attempt = %id, "an earlier process of this agent left results to deliver");
-            (writer, place)
-        });
-        Ok(adopted.collect())
+    /// Lets go of what runs, without ending it.
+    async fn detach(&self) {
+        self.fleet.drain();
+        self.shop.detached.cancel();
+        let mut load = self.fleet.load();
+        // What is not in the spool by then is told again by the engine of the next process.
+        let _ = tokio::time::timeout(DETACH_PATIENCE, is_so(&mut load, |load| load.busy == 0)).await;
+        tracing::info!("detached: what runs is left to the next process of this agent");
     }
 
     /// Returns when the agent has been told to end and nothing more is to be waited for.
@@ -244,26 +267,13 @@ async fn is_so<T>(what: &mut watch::Receiver<T>, is: impl FnMut(&T) -> bool) -> 
 }
 
 async fn join(task: JoinHandle<()>) {
-    if task.await.is_err() {
+    if task.await.is_err_and(|error| error.is_panic()) {
         tracing::error!("a task of the agent failed: this is a bug of buildr");
     }
 }
 
-/// Delivers what was left, once the orchestrator has bound it to this process.
-async fn deliver_leftovers<R: Runner>(
-    shop: Arc<Shop<R>>,
-    leftovers: Vec<(Writer, Place)>,
-    mut connection: watch::Receiver<Connection>,
-) {
-    // The sender lives as long as the agent; without it there is nobody to deliver to.
-    let up = is_so(&mut connection, |now| matches!(now, Connection::Up(_))).await;
-    for (writer, place) in leftovers.into_iter().filter(|_| up) {
-        shop.tasks.spawn(shop.clone().deliver_leftover(writer, place));
-    }
-}
-
 /// Ends attempts that may be another agent's by now, because the orchestrator has been silent.
-async fn fence_for_ever(fleet: Fleet, lifeline: Lifeline, stop: CancellationToken) {
+async fn fence_for_ever<R: Runner>(shop: Arc<Shop<R>>, fleet: Fleet, stop: CancellationToken) {
     let mut interval = tokio::time::interval(FENCE_CHECK);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -271,8 +281,13 @@ async fn fence_for_ever(fleet: Fleet, lifeline: Lifeline, stop: CancellationToke
             _ = interval.tick() => {}
             () = stop.cancelled() => return,
         }
-        let silence = lifeline.silence();
-        for attempt in fleet.held().into_iter().filter(|attempt| attempt.endure(silence)) {
+        let silence = shop.lifeline.silence();
+        for attempt in fleet.held() {
+            // An older one that is kept only ends the attempt sooner.
+            let _older = shop.keep_fence(&attempt).await;
+            if !attempt.endure(silence) {
+                continue;
+            }
             tracing::warn!(attempt = %attempt.id, ?silence, "the orchestrator is silent: the job is ended, because another agent may be given it");
         }
     }

@@ -126,11 +126,16 @@ impl Attempt {
         *self.fence_after.lock().unwrap_or_else(PoisonError::into_inner) = silence;
     }
 
+    /// After what silence that is, while there is something to end.
+    pub fn fence_limit(&self) -> Option<Duration> {
+        let limit = *self.fence_after.lock().unwrap_or_else(PoisonError::into_inner);
+        limit.filter(|_| self.phase() < Phase::Reporting)
+    }
+
     /// The orchestrator was silent for so long: ends the attempt where it may be another agent's by
     /// now. True where that is so.
     pub fn endure(&self, silence: Duration) -> bool {
-        let limit = *self.fence_after.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_over = limit.is_some_and(|limit| silence >= limit) && self.phase() < Phase::Reporting;
+        let is_over = self.fence_limit().is_some_and(|limit| silence >= limit);
         if is_over && !self.fence.is_cancelled() {
             let by = "the agent, which had no word from the orchestrator for too long".to_owned();
             self.request(Stop::Kill { by });

@@ -90,6 +90,14 @@ impl Fleet {
         Ok((place, Slot(self.clone())))
     }
 
+    /// A place and a slot for a job of another process that goes on in this one. It runs already, so
+    /// there is always a slot for it.
+    pub fn resume(&self, id: AttemptId) -> (Place, Slot) {
+        let mut attempts = self.attempts();
+        self.load.send_modify(|load| load.busy += 1);
+        (self.enter(&mut attempts, id, Phase::Running), Slot(self.clone()))
+    }
+
     /// A place, without a slot, for what another process left.
     pub fn adopt(&self, id: AttemptId) -> Place {
         self.enter(&mut self.attempts(), id, Phase::Reporting)

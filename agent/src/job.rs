@@ -25,7 +25,7 @@ use tokio::{
     task::spawn_blocking,
     time::{Instant, timeout_at},
 };
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument;
 
 use crate::{
@@ -34,14 +34,20 @@ use crate::{
     config::Timing,
     delivery::{Delivery, Fenced, report_fault},
     fleet::{Place, Slot, run_id},
+    lifeline::{self, Lifeline},
     link::{Accepted, CallError, Link, Planned},
     metrics::Metrics,
     runner::{Ready, Runner},
-    spool::{DISK_FAULT, Spool, Writer},
+    spool::{DISK_FAULT, Fence, Spool, Writer},
 };
 
 /// How many items of the engine may wait for the spool.
-const ITEMS: usize = 64;
+pub(crate) const ITEMS: usize = 64;
+
+/// A job that another agent may be given ends in this part of the silence after which it is ended, when
+/// nobody goes on with it. The silence may be nearly over when the process dies, and the other agent's
+/// job begins soon after it.
+const UNATTENDED_PART: u32 = 3;
 
 const NO_END: &str = "the engine ended the job without saying how: this is a bug of buildr";
 
@@ -84,12 +90,18 @@ pub struct Shop<R> {
     pub reap: Notify,
     /// What is measured.
     pub metrics: Arc<Metrics>,
+    /// When the orchestrator was there.
+    pub lifeline: Lifeline,
+    /// Jobs are left to the next process.
+    pub detached: CancellationToken,
 }
 
 /// How the engine's part ended.
-enum Work {
+pub(crate) enum Work {
     /// All is in the spool.
     Told,
+    /// The job runs on, and the next process of this agent goes on with it.
+    Detached,
     /// The job goes elsewhere: nothing is to be reported.
     HandedBack,
 }
@@ -115,12 +127,41 @@ impl<R: Runner> Shop<R> {
         tracing::info!(attempt = %attempt.id, job = %offer.job, repository = buildr_engine::source::without_credentials(&offer.spec.source.repository), "job taken");
         let Some(writer) = self.begin_spool(&attempt).await else { return };
         let delivery = Delivery::new(attempt.clone(), self.link.clone(), self.timing, &writer);
-        let delivered = self.tasks.spawn(delivery.run().in_current_span());
         let (items, queue) = mpsc::channel(ITEMS);
-        let recorder = self
-            .tasks
-            .spawn(record(writer, queue, attempt.clone(), slot, self.metrics.clone()).in_current_span());
-        let work = self.clone().work(offer, attempt.clone(), items).await;
+        let shop = self.clone();
+        let work = async move { shop.engine(offer, &attempt, &items).await };
+        self.carry_through((writer, queue), place, slot, delivery.run(), work).await;
+    }
+
+    /// Carries a job from its engine's work to its last report. The work is a task of its own, so that
+    /// a bug in it ends one job and not the agent.
+    pub(crate) async fn carry_through(
+        &self,
+        (writer, queue): (Writer, mpsc::Receiver<Item>),
+        place: Place,
+        slot: Slot,
+        deliver: impl Future<Output = Result<(), Fenced>> + Send + 'static,
+        work: impl Future<Output = Work> + Send + 'static,
+    ) {
+        let attempt = place.attempt().clone();
+        let delivered = self.tasks.spawn(deliver.in_current_span());
+        let record = record(writer, queue, attempt.clone(), slot, self.metrics.clone());
+        let recorder = self.tasks.spawn(record.in_current_span());
+        let detached = self.detached.clone();
+        let work = async move {
+            tokio::select! {
+                biased;
+                () = detached.cancelled() => Work::Detached,
+                work = work => work,
+            }
+        };
+        // A panic leaves a spool without an end, and closing it says so.
+        let work = self.tasks.spawn(work.in_current_span()).await.unwrap_or(Work::Told);
+        if matches!(work, Work::Detached) {
+            // What the engine told until then is kept; the rest it tells again.
+            let _kept = recorder.await;
+            return;
+        }
         attempt.enter(Phase::Reporting);
         self.reap.notify_one();
         if matches!(work, Work::HandedBack) {
@@ -135,30 +176,18 @@ impl<R: Runner> Shop<R> {
         self.forget(place).await;
     }
 
-    /// Delivers what another process left. The orchestrator has let this one in.
-    pub async fn deliver_leftover(self: Arc<Self>, mut writer: Writer, place: Place) {
-        let (attempt, agent) = (place.attempt().clone(), self.name.clone());
-        let closed = spawn_blocking(move || {
-            writer.close(Outcome::AgentLost { agent });
-            writer
-        });
-        if let Ok(writer) = closed.await {
-            let mut delivery = Delivery::new(attempt.clone(), self.link.clone(), self.timing, &writer);
-            delivery.resumed = true;
-            let delivered = delivery.run().await;
-            tracing::info!(attempt = %attempt.id, delivered = delivered.is_ok(), "what an earlier process left is dealt with");
-        }
-        self.forget(place).await;
+    /// Removes the spool, then the attempt.
+    pub(crate) async fn forget(&self, place: Place) {
+        self.drop_spool(place.attempt().id).await;
+        drop(place);
     }
 
-    /// Removes the spool, then the attempt.
-    async fn forget(&self, place: Place) {
-        let (spool, id) = (self.spool.clone(), place.attempt().id);
+    pub(crate) async fn drop_spool(&self, id: AttemptId) {
+        let spool = self.spool.clone();
         let removed = spawn_blocking(move || spool.remove(id)).await;
         if let Ok(Err(error)) = removed {
-            tracing::warn!(attempt = %id, error = &error as &dyn std::error::Error, "a delivered spool is still there");
+            tracing::warn!(attempt = %id, error = &error as &dyn std::error::Error, "a spool that is done with is still there");
         }
-        drop(place);
     }
 
     /// True once the acceptance is committed. Tries until the offer is void.
@@ -212,15 +241,6 @@ impl<R: Runner> Shop<R> {
         report_fault(attempt, &self.link, self.timing.reconnect, 1, message).await;
     }
 
-    /// The engine's part, in a task of its own, so that a bug in it ends one job and not the agent.
-    async fn work(self: Arc<Self>, offer: Offer, attempt: Arc<Attempt>, items: mpsc::Sender<Item>) -> Work {
-        let tasks = self.tasks.clone();
-        let work = async move { self.engine(offer, &attempt, &items).await };
-        let work = tasks.spawn(work.in_current_span());
-        // A panic leaves a spool without an end, and closing it says so.
-        work.await.unwrap_or(Work::Told)
-    }
-
     async fn engine(&self, offer: Offer, attempt: &Attempt, items: &mpsc::Sender<Item>) -> Work {
         let stop = attempt.stop();
         let request = self.request(offer);
@@ -240,9 +260,34 @@ impl<R: Runner> Shop<R> {
                 return Work::Told;
             }
         }
+        if let Err(outcome) = self.keep_fence(attempt).await {
+            let _ = items.send(Item::Event(end(outcome))).await;
+            return Work::Told;
+        }
         attempt.enter(Phase::Running);
-        self.runner.run(prepared, items, &stop).await;
+        let unattended = attempt.fence_limit().map(|limit| limit / UNATTENDED_PART);
+        self.runner.run(prepared, unattended, items, &stop).await;
         Work::Told
+    }
+
+    /// Keeps when the attempt ends by itself, where it does, for a process that comes after this one.
+    pub(crate) async fn keep_fence(&self, attempt: &Attempt) -> Result<(), Outcome> {
+        let Some(after) = attempt.fence_limit() else { return Ok(()) };
+        let (spool, id) = (self.spool.clone(), attempt.id);
+        let answered = self.lifeline.answered_at();
+        let keep = move || {
+            let boot = lifeline::boot().unwrap_or_default();
+            spool.keep_fence(id, &Fence { after, answered, boot })
+        };
+        match spawn_blocking(keep).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => {
+                let cause =
+                    std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+                Err(Outcome::Internal { message: format!("the agent could not {error}{cause}") })
+            }
+            Err(_) => Err(Outcome::Internal { message: NO_END.to_owned() }),
+        }
     }
 
     /// Asks whether to run a plan, until there is an answer or the job is to end.

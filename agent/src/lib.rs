@@ -21,6 +21,7 @@ pub mod doctor;
 pub mod fleet;
 pub mod identity;
 pub mod job;
+mod leftovers;
 pub mod lifeline;
 pub mod link;
 pub mod metrics;

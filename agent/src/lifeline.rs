@@ -57,6 +57,18 @@ impl Lifeline {
         }
     }
 
+    /// A process before this one had its last answer to what it sent then, since the machine was
+    /// started; heard of in the beginning, before anything is sent.
+    pub fn silent_since(&self, answered: Duration) {
+        let mut sent = self.sent();
+        sent.answered = sent.answered.min(answered);
+    }
+
+    /// When what was answered last was sent, since the machine was started.
+    pub fn answered_at(&self) -> Duration {
+        self.sent().answered
+    }
+
     /// How long it has been.
     pub fn silence(&self) -> Duration {
         now().saturating_sub(self.sent().answered)
@@ -73,6 +85,12 @@ impl Default for Lifeline {
     }
 }
 
+/// Which start of the machine this is; none where the system does not say.
+pub fn boot() -> Option<String> {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(id.trim().to_owned())
+}
+
 /// Since the machine was started, sleep included.
 fn now() -> Duration {
     let time = clock_gettime(ClockId::Boottime);
@@ -83,10 +101,6 @@ fn now() -> Duration {
 mod tests {
     use super::*;
 
-    fn answered_at(lifeline: &Lifeline) -> Duration {
-        lifeline.sent().answered
-    }
-
     #[test]
     fn an_answer_counts_from_when_its_question_was_sent() {
         let lifeline = Lifeline::new();
@@ -95,18 +109,18 @@ mod tests {
         let first = lifeline.sent().waiting[1].1;
         lifeline.sent_now(2);
         lifeline.answered(1);
-        assert_eq!(answered_at(&lifeline), first);
+        assert_eq!(lifeline.answered_at(), first);
         assert_eq!(lifeline.sent().waiting.len(), 1);
     }
 
     #[test]
     fn an_answer_to_nothing_and_a_stream_that_was_replaced_change_nothing() {
         let lifeline = Lifeline::new();
-        let before = answered_at(&lifeline);
+        let before = lifeline.answered_at();
         lifeline.answered(7);
         lifeline.sent_now(8);
         lifeline.opened();
         assert_eq!(lifeline.sent().waiting.iter().map(|(seq, _)| *seq).collect::<Vec<_>>(), [0]);
-        assert_eq!(answered_at(&lifeline), before);
+        assert_eq!(lifeline.answered_at(), before);
     }
 }

@@ -105,9 +105,8 @@ async fn work(config: Config) -> anyhow::Result<()> {
         tokio::spawn(listener.serve(Arc::new(Watched(agent.metrics())), unwatched));
     }
     let (shutdown, wanted) = watch::channel(Shutdown::No);
-    let signals = [signal(SignalKind::terminate()), signal(SignalKind::interrupt())];
-    let [terminate, interrupt] = signals.map(|signal| signal.context("listen to signals"));
-    let signals = tokio::spawn(obey_signals(terminate?, interrupt?, shutdown));
+    let signals = Signals::listen().context("listen to signals")?;
+    let signals = tokio::spawn(signals.obey(shutdown));
     let ready = tokio::spawn(announce(name, agent.connection()));
     let end = agent.run(wanted).await;
     signals.abort();
@@ -159,19 +158,40 @@ fn warn_of_risks(config: &Config) {
     }
 }
 
-/// Each signal asks for more than the one before.
-async fn obey_signals(mut terminate: Signal, mut interrupt: Signal, shutdown: watch::Sender<Shutdown>) {
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        shutdown.send_modify(|wanted| {
-            *wanted = match wanted {
-                Shutdown::No => Shutdown::Drain,
-                Shutdown::Drain | Shutdown::Cancel => Shutdown::Cancel,
+/// The signals that the program obeys.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Each signal to end asks for more than the one before; to detach can be asked for at any time.
+    async fn obey(mut self, shutdown: watch::Sender<Shutdown>) {
+        loop {
+            let wanted = tokio::select! {
+                _ = self.terminate.recv() => further,
+                _ = self.interrupt.recv() => further,
+                _ = self.hangup.recv() => |_: Shutdown| Shutdown::Detach,
             };
-        });
+            shutdown.send_modify(|now| *now = wanted(*now));
+        }
+    }
+}
+
+fn further(wanted: Shutdown) -> Shutdown {
+    match wanted {
+        Shutdown::No => Shutdown::Drain,
+        Shutdown::Drain | Shutdown::Cancel => Shutdown::Cancel,
+        Shutdown::Detach => Shutdown::Detach,
     }
 }
 

@@ -4,11 +4,11 @@
 mod engine;
 mod plan;
 
-use std::{collections::HashSet, future::Future};
+use std::{collections::HashSet, future::Future, time::Duration};
 
 use buildr_engine::{
     Reaped,
-    job::{Finished, Item, JobRequest, RunId, Stop},
+    job::{Finished, Heard, Item, JobRequest, NotAdopted, RunId, Stop},
 };
 use tokio::sync::{mpsc, watch};
 
@@ -17,12 +17,14 @@ use buildr_proto::plan::BuildPlan;
 
 /// Runs jobs.
 ///
-/// `prepare` and `run` tell everything through `items`, in order, and end with the job's end as the
+/// `prepare`, `run` and `go_on` tell everything through `items`, in order, and end with the job's end as the
 /// last item; only a prepare that went well does not end the job. They return after everything that
 /// they made is gone, or is left to `reap`. A stop is obeyed at any time.
 pub trait Runner: Send + Sync + 'static {
     /// A job that is ready to run. Dropping it leaves what it made to `reap`.
     type Prepared: Send + 'static;
+    /// A job of an earlier process that can be gone on with.
+    type Estate: Send + 'static;
 
     /// Brings the project here and reads its manifest.
     fn prepare(
@@ -32,10 +34,24 @@ pub trait Runner: Send + Sync + 'static {
         stop: &watch::Receiver<Stop>,
     ) -> impl Future<Output = Result<Ready<Self::Prepared>, Finished>> + Send;
 
-    /// Runs it.
+    /// Runs it. Without a process that goes on with it, it ends by itself after `unattended`, where
+    /// that is said.
     fn run(
         &self,
         prepared: Self::Prepared,
+        unattended: Option<Duration>,
+        items: &mpsc::Sender<Item>,
+        stop: &watch::Receiver<Stop>,
+    ) -> impl Future<Output = Finished> + Send;
+
+    /// Takes hold of a job that an earlier process of this agent ran.
+    fn take_over(&self, run: &RunId) -> impl Future<Output = Result<Self::Estate, NotAdopted>> + Send;
+
+    /// Goes on with it, for a listener that has heard so much of it; otherwise as `run`.
+    fn go_on(
+        &self,
+        estate: Self::Estate,
+        heard: Heard,
         items: &mpsc::Sender<Item>,
         stop: &watch::Receiver<Stop>,
     ) -> impl Future<Output = Finished> + Send;

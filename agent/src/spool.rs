@@ -2,10 +2,11 @@
 //! with a journal of its events and a file per log. It outlives the process. Nothing here
 //! talks to anybody, and every call may block on the disk: call it from `spawn_blocking`.
 //!
-//! The only writer of a folder is its [`Writer`]; readers see no further than [`Progress`] says.
+//! The only writer of a folder is its [`Writer`], but for the [`Fence`] in it; readers see no further than [`Progress`] says.
 //! Nothing is synced: the spool is there for a process that dies, and the orchestrator has its own
 //! record of what it acknowledged for a machine that does.
 
+mod fence;
 mod journal;
 mod log;
 mod writer;
@@ -21,6 +22,7 @@ use buildr_manifest::LogName;
 use buildr_proto::AttemptId;
 
 pub use self::{
+    fence::Fence,
     log::{LogReader, Piece},
     writer::{DISK_FAULT, Outbox, Writer},
 };
@@ -30,6 +32,17 @@ pub use self::{
 pub struct Spool {
     root: PathBuf,
     log_limit: u64,
+}
+
+/// The spool of an attempt that another process had.
+#[derive(Debug)]
+pub struct Found {
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// Goes on with it.
+    pub writer: Writer,
+    /// When the attempt ends by itself, where it does.
+    pub fence: Option<Fence>,
 }
 
 /// How far an attempt's spool is; what readers may rely on.
@@ -95,18 +108,17 @@ impl Spool {
         Writer::begin(folder, self.log_limit)
     }
 
-    /// The spools that another process left with something to deliver. What is not readable as one
-    /// is removed, with a warning; so is a job of which no stage had begun, for the orchestrator
-    /// queues again what its agent does not name.
-    pub fn leftovers(&self) -> Result<Vec<(AttemptId, Writer)>, Error> {
+    /// The spools that another process left, oldest first. What is not readable as one is removed, with
+    /// a warning.
+    pub fn leftovers(&self) -> Result<Vec<Found>, Error> {
         let mut found = Vec::new();
         for (attempt, folder) in self.folders()? {
-            match Writer::reopen(folder, self.log_limit) {
-                Ok(writer) if writer.has_begun() || writer.is_finished() => found.push((attempt, writer)),
-                Ok(_) => {
-                    tracing::info!(%attempt, "an earlier process ended before the job began; it goes back to the queue");
-                    self.remove(attempt)?;
-                }
+            let read = || -> Result<Found, Error> {
+                let fence = Fence::read(&folder).map_err(Error::new("read the fence in", &folder))?;
+                Ok(Found { attempt, writer: Writer::reopen(folder.clone(), self.log_limit)?, fence })
+            };
+            match read() {
+                Ok(one) => found.push(one),
                 Err(error) => {
                     tracing::warn!(%attempt, error = &error as &dyn std::error::Error, "a spool of an earlier process cannot be read and is dropped");
                     self.remove(attempt)?;
@@ -114,6 +126,12 @@ impl Spool {
             }
         }
         Ok(found)
+    }
+
+    /// Keeps after what silence an attempt ends by itself.
+    pub fn keep_fence(&self, attempt: AttemptId, fence: &Fence) -> Result<(), Error> {
+        let folder = self.folder(attempt);
+        fence.write(&folder).map_err(Error::new("write the fence in", &folder))
     }
 
     /// Removes an attempt's spool; one that is not there is fine.

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Error, Finished,
     docker::Daemon,
-    estate,
+    estate::{self, Estate},
     feed::StopSignal,
     image::Pulls,
     job::{Heard, Item, JobRequest, NotAdopted, Prepared, RunId, Stop},
@@ -84,6 +84,26 @@ pub enum Lifetime {
         /// Without a sign of life from an engine for this long, init ends the build.
         dead_man: Option<Duration>,
     },
+}
+
+impl Lifetime {
+    /// The dead man's time, where there is one.
+    pub(crate) fn dead_man(self) -> Option<Duration> {
+        match self {
+            Self::Attached => None,
+            Self::Detached { dead_man } => dead_man,
+        }
+    }
+
+    /// The same with this dead man's time, where it is the shorter one.
+    pub(crate) fn at_most(self, limit: Duration) -> Self {
+        match self {
+            Self::Attached => Self::Attached,
+            Self::Detached { dead_man } => {
+                Self::Detached { dead_man: Some(dead_man.map_or(limit, |usual| usual.min(limit))) }
+            }
+        }
+    }
 }
 
 impl Config {
@@ -181,10 +201,26 @@ impl Engine {
         Box::pin(run::run(&self.inner, prepared, items, StopSignal::new(stop))).await
     }
 
-    /// Takes over a run whose engine's process ended in its middle, for a listener that has heard so
-    /// much of it, and carries it to its end as [`Engine::run`] does: what was not heard is told, then
-    /// the rest. Only runs of [`Lifetime::Detached`] engines can be taken over. Not before this, or the
-    /// run is in `live`, may [`Engine::reap`] be called.
+    /// Takes hold of a run whose engine's process ended in its middle, to go on with it. Only runs of
+    /// [`Lifetime::Detached`] engines can be taken over. Not before this, or the run is in `live`, may
+    /// [`Engine::reap`] be called.
+    pub async fn take_over(&self, run: &RunId) -> Result<Estate, NotAdopted> {
+        estate::open(&self.inner, run).await
+    }
+
+    /// Goes on with a run that was taken over, for a listener that has heard so much of it, and carries
+    /// it to its end as [`Engine::run`] does: what was not heard is told, then the rest.
+    pub async fn go_on(
+        &self,
+        estate: Estate,
+        heard: Heard,
+        items: &mpsc::Sender<Item>,
+        stop: &watch::Receiver<Stop>,
+    ) -> Finished {
+        Box::pin(run::adopt(&self.inner, estate, heard, items, StopSignal::new(stop))).await
+    }
+
+    /// [`Engine::take_over`] and [`Engine::go_on`] in one.
     pub async fn adopt(
         &self,
         run: &RunId,
@@ -192,8 +228,8 @@ impl Engine {
         items: &mpsc::Sender<Item>,
         stop: &watch::Receiver<Stop>,
     ) -> Result<Finished, NotAdopted> {
-        let estate = estate::open(&self.inner, run).await?;
-        Ok(Box::pin(run::adopt(&self.inner, estate, heard, items, StopSignal::new(stop))).await)
+        let estate = self.take_over(run).await?;
+        Ok(self.go_on(estate, heard, items, stop).await)
     }
 
     /// The name of the build container that a run with [`Afterwards::Keep`] has left for its user, where

@@ -12,8 +12,9 @@ use crate::{
     run_folder::{self, RunFolder},
 };
 
-/// What there is of it.
-pub(crate) struct Estate {
+/// What there is of it. While it lives, no reaper of any process touches the run.
+#[derive(Debug)]
+pub struct Estate {
     pub(crate) folder: RunFolder,
     pub(crate) journal: Arc<Keeper>,
     pub(crate) past: Past,

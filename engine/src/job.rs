@@ -164,6 +164,14 @@ pub struct Prepared {
     pub claim: Claim,
 }
 
+impl Prepared {
+    /// Lets the job's containers live without a sign of life from an engine for no longer than this, in
+    /// this process and in one that takes the job over. Has to be said before it is run.
+    pub fn end_unattended_after(&mut self, limit: Duration) {
+        self.claim.begun.unattended = Some(limit);
+    }
+}
+
 /// How much of what a job tells its listener has, kept where it outlives the process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Heard {

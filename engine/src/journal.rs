@@ -77,6 +77,10 @@ pub(crate) struct Begun {
     pub(crate) workspace: PathBuf,
     /// When the job was taken up, since the machine was started.
     pub(crate) at: Duration,
+    /// What ends it without a sign of life from an engine, where that is sooner than the engine's own
+    /// dead man's time.
+    #[serde(default)]
+    pub(crate) unattended: Option<Duration>,
 }
 
 /// A container that is going to be made.

@@ -52,6 +52,7 @@ mod watch;
 pub use claim::Claim;
 pub use engine::{Config, DockerSocket, Engine, Lifetime, Pull};
 pub use error::Error;
+pub use estate::Estate;
 pub use job::{
     Afterwards, EventFacts, Finished, GitReference, GitSource, Heard, Identity, Item, JobRequest, NotAdopted,
     Output, Prepared, RunId, SourceSpec, Stop,

@@ -91,6 +91,7 @@ async fn begin(
                 context: planned.context,
                 workspace: path.clone(),
                 at: clock::since_boot(),
+                unattended: None,
             });
             let claim = Claim { folder, since, journal, begun, pinned };
             let build = Some(planned.plan);

@@ -210,6 +210,7 @@ impl<'a> Run<'a> {
         let place = Place {
             engine: self.engine,
             run: &self.prepared.request.run,
+            lifetime: self.lifetime(),
             folder: self.folder().path(),
             feed: self.feed,
         };
@@ -309,6 +310,14 @@ impl<'a> Run<'a> {
 
     fn is_detached(&self) -> bool {
         matches!(self.engine.config.lifetime, Lifetime::Detached { .. })
+    }
+
+    /// What becomes of this run's containers when the process ends.
+    fn lifetime(&self) -> Lifetime {
+        match self.prepared.claim.begun.unattended {
+            Some(limit) => self.engine.config.lifetime.at_most(limit),
+            None => self.engine.config.lifetime,
+        }
     }
 }
 

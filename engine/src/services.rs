@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    engine::Inner,
+    engine::{Inner, Lifetime},
     feed::Feed,
     image::{self, Image},
     job::RunId,
@@ -59,6 +59,8 @@ pub(crate) struct Place<'a> {
     pub(crate) engine: &'a Inner,
     /// Their run.
     pub(crate) run: &'a RunId,
+    /// What becomes of them when this process ends.
+    pub(crate) lifetime: Lifetime,
     /// The run's folder: their control directories are made in it.
     pub(crate) folder: &'a Path,
     /// Where events and what the services print go.

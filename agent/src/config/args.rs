@@ -23,10 +23,11 @@ Examples:
 Signals:
   SIGTERM or SIGINT, first    takes nothing new, finishes what runs, delivers, exits with 0
   SIGTERM or SIGINT, second   cancels what runs, cleans up, delivers what it can, exits with 0
+  SIGHUP                      exits with 0 at once; what runs goes on, and the next start adopts it
 
 Standard output has one line, `ready NAME AGENT_ID`, when the orchestrator has let the agent in.
 
-Exit codes: 0 drained, 2 wrong usage, 4 refused by the orchestrator or a fault of this machine.";
+Exit codes: 0 drained or detached, 2 wrong usage, 4 refused by the orchestrator or a fault of this machine.";
 
 /// Joins a farm: clones repositories, runs their manifests in Docker, and streams back logs and
 /// results.

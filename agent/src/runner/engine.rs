@@ -1,10 +1,10 @@
 //! The real engine as a [`Runner`].
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
 use buildr_engine::{
-    Engine, Reaped,
-    job::{Finished, Item, JobRequest, Prepared, RunId, Stop},
+    Engine, Estate, Reaped,
+    job::{Finished, Heard, Item, JobRequest, NotAdopted, Prepared, RunId, Stop},
 };
 use tokio::sync::{mpsc, watch};
 
@@ -12,6 +12,7 @@ use super::{Ready, Runner, plan::plan_of};
 
 impl Runner for Engine {
     type Prepared = Prepared;
+    type Estate = Estate;
 
     async fn prepare(
         &self,
@@ -26,11 +27,29 @@ impl Runner for Engine {
 
     async fn run(
         &self,
-        prepared: Prepared,
+        mut prepared: Prepared,
+        unattended: Option<Duration>,
         items: &mpsc::Sender<Item>,
         stop: &watch::Receiver<Stop>,
     ) -> Finished {
+        if let Some(limit) = unattended {
+            prepared.end_unattended_after(limit);
+        }
         Engine::run(self, prepared, items, stop).await
+    }
+
+    async fn take_over(&self, run: &RunId) -> Result<Estate, NotAdopted> {
+        Engine::take_over(self, run).await
+    }
+
+    async fn go_on(
+        &self,
+        estate: Estate,
+        heard: Heard,
+        items: &mpsc::Sender<Item>,
+        stop: &watch::Receiver<Stop>,
+    ) -> Finished {
+        Engine::go_on(self, estate, heard, items, stop).await
     }
 
     async fn reap(&self, live: &HashSet<RunId>) -> Result<Reaped, Box<dyn std::error::Error + Send + Sync>> {

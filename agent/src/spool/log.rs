@@ -40,6 +40,19 @@ impl LogFile {
         Ok(Self { data: create(data_name(index))?, times: create(times_name(index))? })
     }
 
+    /// Files of an earlier process, that made `length` bytes. What it marked and never wrote goes: that
+    /// comes again, with marks of its own.
+    pub(super) fn reopen(folder: &Path, index: usize, length: u64) -> io::Result<Self> {
+        let mut options = OpenOptions::new();
+        options.read(true).append(true).create(true).mode(0o600);
+        let open = |name| options.open(folder.join(name));
+        let marks = LogReader { data: open(data_name(index))?, times: open(times_name(index))? };
+        let whole = marks.first_mark(length)?;
+        let LogReader { data, times } = marks;
+        times.set_len(whole * MARK)?;
+        Ok(Self { data, times })
+    }
+
     /// Adds bytes. The marks go first, so that whoever sees the bytes sees their marks.
     pub(super) fn append(&mut self, data: &[u8], times: &[(u64, Timestamp)]) -> io::Result<()> {
         let mut marks = Vec::with_capacity(times.len() * MARK as usize);

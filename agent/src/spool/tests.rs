@@ -84,7 +84,7 @@ fn what_was_written_is_there_in_another_process() {
     drop(writer);
 
     let mut found = spool.leftovers().unwrap();
-    let (id, mut again) = found.pop().unwrap();
+    let Found { attempt: id, writer: mut again, fence: _ } = found.pop().unwrap();
     again.close(Outcome::Skipped);
     assert_eq!(id, attempt);
     assert_eq!(again.outbox().after(0, 100), events);
@@ -104,7 +104,7 @@ fn a_service_has_a_log_of_its_own_and_is_no_stage_that_began() {
     assert!(writer.has_begun());
     drop(writer);
 
-    let (_, again) = spool.leftovers().unwrap().pop().unwrap();
+    let again = spool.leftovers().unwrap().pop().unwrap().writer;
     let logs = again.progress().borrow().logs.clone();
     let names: Vec<_> = logs.iter().map(|log| log.log.to_string()).collect();
     assert_eq!(names, ["services/db", "db"]);
@@ -124,7 +124,7 @@ fn a_torn_last_line_is_cut_off_and_the_journal_goes_on() {
     file.write_all(br#"{"record":"event","eve"#).unwrap();
 
     for _ in 0..2 {
-        let (_, mut again) = spool.leftovers().unwrap().pop().unwrap();
+        let mut again = spool.leftovers().unwrap().pop().unwrap().writer;
         again.close(Outcome::AgentLost { agent: "ant".into() });
         let kinds: Vec<_> = again.outbox().after(0, 100).into_iter().map(|event| event.kind).collect();
         assert_eq!(kinds.len(), 4, "{kinds:?}");
@@ -235,4 +235,63 @@ fn a_folder_without_a_journal_is_dropped() {
     fs::create_dir(spool.folder(attempt)).unwrap();
     assert!(spool.leftovers().unwrap().is_empty());
     assert!(!spool.folder(attempt).exists());
+}
+
+#[test]
+fn a_spool_goes_on_where_it_was_cut_off() {
+    let Place { spool, attempt, _root } = place();
+    let mut writer = spool.begin(attempt).unwrap();
+    let at = |micros| Timestamp::from_microsecond(micros).unwrap();
+    let marked = |offset, data: &'static [u8], times| {
+        let (log, data) = (stage("build").into(), Bytes::from_static(data));
+        Item::Output(Output { log, offset, data, times })
+    };
+    let pull = event(EventKind::PullProgress { image: "a".into(), current: 1, total: 2 });
+    writer.write([
+        event(EventKind::JobStarted),
+        pull,
+        started("build"),
+        marked(0, b"0123", vec![(0, at(1))]),
+    ]);
+    let folder = writer.folder().to_owned();
+    drop(writer);
+    // Marks of bytes that were never written, the last one torn.
+    let mut times = OpenOptions::new().append(true).open(folder.join("0.times")).unwrap();
+    times.write_all(&[4_u64.to_le_bytes(), 9_u64.to_le_bytes(), 7_u64.to_le_bytes()].concat()).unwrap();
+
+    let mut again = spool.leftovers().unwrap().pop().unwrap().writer;
+    let heard = again.heard();
+    assert_eq!((heard.events, heard.logs), (2, [(stage("build").into(), 4)].into()));
+    again.write([marked(4, b"45", vec![(4, at(20))]), finished(Outcome::Passed)]);
+    assert_eq!(again.fault(), None);
+    let piece = LogReader::open(&folder, 0).unwrap().read(0, 6).unwrap();
+    assert_eq!((&piece.data[..], piece.times), (&b"012345"[..], vec![(0, at(1)), (4, at(20))]));
+    assert_eq!(again.progress().borrow().logs[0].crc, crc32c::crc32c(b"012345"));
+}
+
+#[test]
+fn a_log_whose_file_was_never_made_begins_with_what_follows() {
+    let Place { spool, attempt, _root } = place();
+    let mut writer = spool.begin(attempt).unwrap();
+    writer.write([event(EventKind::JobStarted), started("build")]);
+    for file in ["0.log", "0.times"] {
+        fs::remove_file(writer.folder().join(file)).unwrap();
+    }
+    drop(writer);
+    let mut again = spool.leftovers().unwrap().pop().unwrap().writer;
+    again.write([output("build", 0, b"x")]);
+    assert_eq!(again.fault(), None);
+    assert_eq!(LogReader::open(again.folder(), 0).unwrap().read(0, 1).unwrap().data, "x");
+}
+
+#[test]
+fn a_fence_is_kept_with_its_attempt() {
+    let Place { spool, attempt, _root } = place();
+    spool.begin(attempt).unwrap();
+    let fence = |answered| Fence { after: Duration::from_secs(50), answered, boot: "b".into() };
+    spool.keep_fence(attempt, &fence(Duration::from_secs(1))).unwrap();
+    spool.keep_fence(attempt, &fence(Duration::from_secs(2))).unwrap();
+    assert_eq!(spool.leftovers().unwrap()[0].fence, Some(fence(Duration::from_secs(2))));
+    fs::write(spool.folder(attempt).join("fence"), "{").unwrap();
+    assert!(spool.leftovers().unwrap().is_empty(), "nobody knows when it has to end");
 }

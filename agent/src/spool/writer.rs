@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use buildr_engine::job::{Item, Output};
+use buildr_engine::job::{Heard, Item, Output};
 use buildr_manifest::{Event, EventKind, LogName, Outcome, StageState, Usage};
 use jiff::Timestamp;
 use tokio::sync::watch;
@@ -117,7 +117,7 @@ impl Writer {
         let (length, crc) =
             LogFile::measure(&self.folder, index).map_err(Error::new("read a log in", &self.folder))?;
         self.files.push(None);
-        Ok(LogProgress { log, written: length, length, crc, ended: true })
+        Ok(LogProgress { log, written: length, length, crc, ended: false })
     }
 
     /// Where readers find the files.
@@ -148,6 +148,16 @@ impl Writer {
                 Item::Event(event) => self.event(event),
                 Item::Output(output) => self.output(&output),
             }
+        }
+    }
+
+    /// What is kept of what the engine told.
+    pub fn heard(&self) -> Heard {
+        let progress = self.progress.borrow();
+        let kept = self.outbox.after(0, usize::MAX);
+        Heard {
+            events: kept.iter().filter(|event| !event.kind.is_ephemeral()).count() as u64,
+            logs: progress.logs.iter().map(|log| (log.log.clone(), log.length)).collect(),
         }
     }
 
@@ -270,15 +280,24 @@ impl Writer {
     }
 
     fn append_output(&mut self, index: usize, output: &Output) -> bool {
-        let Some(Some(file)) = self.files.get_mut(index).filter(|_| self.fault.is_none()) else {
+        if self.fault.is_some() {
             return false;
-        };
-        match file.append(&output.data, &output.times) {
+        }
+        match self.file(index).and_then(|file| file.append(&output.data, &output.times)) {
             Ok(()) => true,
             Err(error) => {
                 self.fail(format!("write the log of {}: {error}", output.log.owner()));
                 false
             }
+        }
+    }
+
+    /// The open files of a log; those of an earlier process are opened when they are gone on with.
+    fn file(&mut self, index: usize) -> std::io::Result<&mut LogFile> {
+        let length = self.progress.borrow().logs[index].length;
+        match &mut self.files[index] {
+            Some(file) => Ok(file),
+            none => Ok(none.insert(LogFile::reopen(&self.folder, index, length)?)),
         }
     }
 

@@ -11,15 +11,16 @@ use buildr_agent::{
 };
 use tempfile::TempDir;
 use tokio::{
+    runtime::{Builder, Runtime},
     sync::{mpsc, watch},
-    task::JoinHandle,
+    task::{JoinHandle, spawn_blocking},
     time::timeout,
 };
 
 use crate::{
     orchestrator::Orchestrator,
     proxy::Proxy,
-    runner::{FakeRunner, Job},
+    runner::{FakeRunner, Job, Runs},
 };
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -31,15 +32,17 @@ pub(crate) struct Farm {
     pub(crate) slots: u32,
     pub(crate) min_free: u64,
     pub(crate) timing: Timing,
+    pub(crate) runs: Runs,
 }
 
-/// A running agent.
+/// A running agent, in a runtime of its own: that ends as a process does, with all that is in it.
 pub(crate) struct Running {
     pub(crate) shutdown: watch::Sender<Shutdown>,
     pub(crate) load: watch::Receiver<Load>,
     reaps: watch::Receiver<usize>,
     jobs: mpsc::UnboundedReceiver<Job>,
-    task: JoinHandle<Result<(), agent::Error>>,
+    task: Option<JoinHandle<Result<(), agent::Error>>>,
+    runtime: Option<Runtime>,
 }
 
 impl Farm {
@@ -53,7 +56,8 @@ impl Farm {
             cancel_patience: Duration::from_millis(100),
             ..Timing::default()
         };
-        Self { orchestrator, proxy, data: tempfile::tempdir().unwrap(), slots: 1, min_free: 0, timing }
+        let data = tempfile::tempdir().unwrap();
+        Self { orchestrator, proxy, data, slots: 1, min_free: 0, timing, runs: Runs::default() }
     }
 
     fn config(&self) -> Config {
@@ -82,10 +86,15 @@ impl Farm {
         let identity = Identity::open(&config.data).unwrap();
         let (jobs, queue) = mpsc::unbounded_channel();
         let (reaps, reaped) = watch::channel(0);
-        let agent = Agent::new(config, identity, FakeRunner { jobs, reaps }).unwrap();
+        let runner = FakeRunner { jobs, reaps, runs: self.runs.clone() };
         let (shutdown, wanted) = watch::channel(Shutdown::No);
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let entered = runtime.enter();
+        let agent = Agent::new(config, identity, runner).unwrap();
+        drop(entered);
         let load = agent.load();
-        Running { shutdown, load, reaps: reaped, jobs: queue, task: tokio::spawn(agent.run(wanted)) }
+        let task = Some(runtime.spawn(agent.run(wanted)));
+        Running { shutdown, load, reaps: reaped, jobs: queue, task, runtime: Some(runtime) }
     }
 
     /// Starts an agent and waits until the orchestrator knows it.
@@ -122,7 +131,24 @@ impl Running {
         self.shutdown.send_replace(shutdown);
     }
 
-    pub(crate) async fn ended(self) -> Result<(), agent::Error> {
-        timeout(DEADLINE, self.task).await.expect("the agent ends").unwrap()
+    pub(crate) async fn ended(mut self) -> Result<(), agent::Error> {
+        let task = self.task.take().unwrap();
+        let ended = timeout(DEADLINE, task).await.expect("the agent ends").unwrap();
+        self.kill().await;
+        ended
+    }
+
+    /// Ends the process without asking it.
+    pub(crate) async fn kill(mut self) {
+        let runtime = self.runtime.take().unwrap();
+        spawn_blocking(move || runtime.shutdown_timeout(DEADLINE)).await.unwrap();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
     }
 }

@@ -47,10 +47,14 @@ pub(crate) struct Facts {
     pub(crate) break_logs_after: Option<u32>,
     /// What a plan is answered with; unset: go.
     pub(crate) plan: Option<pb::report_plan_response::Decision>,
+    /// Plans are not answered while this is set.
+    pub(crate) hold_plans: bool,
     /// After what silence agents are to end their attempts.
     pub(crate) fence_after: Option<Duration>,
     /// What an acceptance is answered with; unset: go.
     pub(crate) accept: Option<pb::accept_attempt_response::Decision>,
+    /// What is wanted of attempts that agents name; nothing else is said of the others.
+    pub(crate) desired: BTreeMap<String, State>,
     /// What a hello is answered with instead of a welcome.
     pub(crate) refuse: Option<pb::Refused>,
     /// Events are not understood; a final report is.
@@ -71,6 +75,16 @@ pub(crate) struct Attempt {
     pub(crate) times: usize,
     /// The length of the logs when the final report came.
     pub(crate) logged_at_end: usize,
+}
+
+impl Facts {
+    fn desired_of(&self, held: &[pb::HeldAttempt]) -> Vec<pb::Desired> {
+        let wanted = held.iter().filter_map(|held| {
+            let state = (*self.desired.get(&held.attempt)?).into();
+            Some(pb::Desired { attempt: held.attempt.clone(), state, canceled_by: "ann".to_owned() })
+        });
+        wanted.collect()
+    }
 }
 
 pub(crate) struct Orchestrator {
@@ -218,6 +232,7 @@ impl AgentService for Service {
             attempt.plans += 1;
             Ok(())
         })?;
+        let _ = self.facts.subscribe().wait_for(|facts| !facts.hold_plans).await;
         let decision = self.facts.borrow().plan.unwrap_or(pb::report_plan_response::Decision::Go);
         let fence_after = self.facts.borrow().fence_after.map(duration_to_pb);
         Ok(Response::new(pb::ReportPlanResponse { decision: decision.into(), fence_after }))
@@ -320,18 +335,21 @@ async fn session(
                     say(ToAgent::Refused(refused));
                     return;
                 }
-                say(ToAgent::Welcome(pb::Welcome {
-                    protocol: 1,
-                    agent: "0".repeat(32),
-                    heartbeat_interval: Some(duration_to_pb(Duration::from_millis(50))),
-                    desired: Vec::new(),
-                }));
+                let desired = facts.borrow().desired_of(&hello.held);
                 facts.send_modify(|facts| {
                     for held in &hello.held {
                         if let Some(attempt) = facts.attempts.get_mut(&held.attempt) {
                             attempt.instance = hello.instance.clone();
                         }
                     }
+                });
+                say(ToAgent::Welcome(pb::Welcome {
+                    protocol: 1,
+                    agent: "0".repeat(32),
+                    heartbeat_interval: Some(duration_to_pb(Duration::from_millis(50))),
+                    desired,
+                }));
+                facts.send_modify(|facts| {
                     facts.hellos.push(hello);
                     facts.session = Some(out.clone());
                 });

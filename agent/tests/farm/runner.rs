@@ -1,10 +1,14 @@
 //! An engine without containers: each job that it is given to run is handed to the test.
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use buildr_agent::runner::{Ready, Runner};
 use buildr_engine::Reaped;
-use buildr_engine::job::{Finished, Item, JobRequest, Output, RunId, Stop};
+use buildr_engine::job::{Finished, Heard, Item, JobRequest, NotAdopted, Output, RunId, Stop};
 use buildr_manifest::{Event, EventKind, Outcome, StageName, StageState, Usage};
 use buildr_proto::plan::{BuildPlan, PlannedJob};
 use bytes::Bytes;
@@ -14,12 +18,20 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub(crate) struct FakeRunner {
     pub(crate) jobs: mpsc::UnboundedSender<Job>,
     pub(crate) reaps: watch::Sender<usize>,
+    pub(crate) runs: Runs,
 }
+
+/// The runs that have begun and are not over: what is on the machine, whichever process looks at it.
+pub(crate) type Runs = Arc<Mutex<HashMap<RunId, JobRequest>>>;
 
 /// A job in the hands of a test.
 pub(crate) struct Job {
     pub(crate) request: JobRequest,
     pub(crate) stop: watch::Receiver<Stop>,
+    /// What an earlier process had kept of it.
+    pub(crate) heard: Heard,
+    /// How soon it ends when nobody goes on with it.
+    pub(crate) unattended: Option<Duration>,
     items: mpsc::Sender<Item>,
     done: oneshot::Sender<Finished>,
     written: u64,
@@ -93,8 +105,31 @@ impl Job {
     }
 }
 
+impl FakeRunner {
+    /// Hands a run to the test until it is over.
+    async fn hand_over(
+        &self,
+        request: JobRequest,
+        (heard, unattended): (Heard, Option<Duration>),
+        items: &mpsc::Sender<Item>,
+        stop: &watch::Receiver<Stop>,
+    ) -> Finished {
+        let (done, end) = oneshot::channel();
+        let (run, written) = (request.run.clone(), heard.logs.values().sum());
+        let (items, stop) = (items.clone(), stop.clone());
+        let job = Job { request, stop, heard, unattended, items, done, written };
+        if self.jobs.send(job).is_err() {
+            return std::future::pending().await;
+        }
+        let finished = end.await.unwrap();
+        self.runs.lock().unwrap().remove(&run);
+        finished
+    }
+}
+
 impl Runner for FakeRunner {
     type Prepared = JobRequest;
+    type Estate = JobRequest;
 
     async fn prepare(
         &self,
@@ -114,15 +149,26 @@ impl Runner for FakeRunner {
     async fn run(
         &self,
         request: JobRequest,
+        unattended: Option<Duration>,
         items: &mpsc::Sender<Item>,
         stop: &watch::Receiver<Stop>,
     ) -> Finished {
-        let (done, end) = oneshot::channel();
-        let job = Job { request, stop: stop.clone(), items: items.clone(), done, written: 0 };
-        if self.jobs.send(job).is_err() {
-            return std::future::pending().await;
-        }
-        end.await.unwrap()
+        self.runs.lock().unwrap().insert(request.run.clone(), request.clone());
+        self.hand_over(request, (Heard::default(), unattended), items, stop).await
+    }
+
+    async fn take_over(&self, run: &RunId) -> Result<JobRequest, NotAdopted> {
+        self.runs.lock().unwrap().get(run).cloned().ok_or(NotAdopted::NotBegun)
+    }
+
+    async fn go_on(
+        &self,
+        request: JobRequest,
+        heard: Heard,
+        items: &mpsc::Sender<Item>,
+        stop: &watch::Receiver<Stop>,
+    ) -> Finished {
+        self.hand_over(request, (heard, None), items, stop).await
     }
 
     async fn reap(&self, _live: &HashSet<RunId>) -> Result<Reaped, Box<dyn std::error::Error + Send + Sync>> {

@@ -15,7 +15,7 @@ use crate::{
     container::{Container, Fate, Input, Network, NoReconnect, Reconnect, Spec},
     control::ControlFolder,
     docker,
-    engine::{DockerSocket, Lifetime},
+    engine::DockerSocket,
     environment::{Environment, WORKSPACE},
     error::chain,
     image::{self, Image},
@@ -235,10 +235,7 @@ impl Run<'_> {
     }
 
     fn dead_man(&self) -> Option<Duration> {
-        match self.engine.config.lifetime {
-            Lifetime::Attached => None,
-            Lifetime::Detached { dead_man } => dead_man,
-        }
+        self.lifetime().dead_man()
     }
 
     /// Interrupted by a kill alone: it takes milliseconds, and who goes away in the middle leaves a

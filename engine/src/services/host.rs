@@ -139,14 +139,14 @@ async fn make(
         name: &format!("buildr-{run}-service-{service}"),
         image,
         init: &init,
-        settings: &settings(engine.config.lifetime),
+        settings: &settings(place.lifetime),
         control: path,
         workspace: None,
         socket: None,
         resources: &Resources::default(),
         pids_limit: engine.config.pids_limit,
         network: Network::Own { name: network, service: Some(service) },
-        input: match engine.config.lifetime {
+        input: match place.lifetime {
             Lifetime::Attached => Input::Once,
             Lifetime::Detached { .. } => Input::Open,
         },
@@ -161,7 +161,7 @@ async fn connect(place: &Place<'_>, container: &Container) -> Result<Link, Error
     }
     let connection = container.attach().await?;
     let bounds = Bounds { steps: vec![0; MAX_CHECKS as usize + 1], log: place.engine.config.log_limit };
-    let link = match place.engine.config.lifetime {
+    let link = match place.lifetime {
         Lifetime::Attached => Link::open(connection, NoReconnect, bounds, None),
         Lifetime::Detached { dead_man } => {
             let sign_of_life = dead_man.map(|lease| lease / SIGNS_PER_LEASE);
@@ -179,10 +179,7 @@ fn control_path(folder: &Path, service: &str) -> PathBuf {
 }
 
 fn settings(lifetime: Lifetime) -> Settings {
-    let dead_man = match lifetime {
-        Lifetime::Attached => None,
-        Lifetime::Detached { dead_man } => dead_man,
-    };
+    let dead_man = lifetime.dead_man();
     Settings { exit_on_eof: lifetime == Lifetime::Attached, dead_man, hand_back: None }
 }
 

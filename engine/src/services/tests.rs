@@ -52,6 +52,7 @@ impl Bench {
         let place = Place {
             engine: &self.engine,
             run: &self.fixture.run,
+            lifetime: self.engine.config.lifetime,
             folder: self.fixture.folder.path(),
             feed: &self.feed,
         };
