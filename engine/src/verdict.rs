@@ -30,7 +30,12 @@ pub(crate) enum Ending {
     Damaged { message: String },
     /// The machine under it failed: Docker is gone, the container cannot be asked.
     Lost { message: String },
+    /// Its container ended while no process of this agent was there.
+    Unattended { agent: String },
 }
+
+/// What is said of a container that ended between two engines.
+pub(crate) const UNWATCHED: &str = "the build container ended while no engine watched over it";
 
 /// A stage's end as it was seen.
 #[derive(Clone, Debug, PartialEq)]
@@ -87,6 +92,11 @@ pub(crate) fn judge(
         (Ending::Damaged { message } | Ending::Lost { message }, None) => {
             internal(stage, observed.step, message.clone())
         }
+        (Ending::Unattended { agent }, None) => Verdict {
+            outcome: Some(Outcome::AgentLost { agent: agent.clone() }),
+            warning: Some(UNWATCHED.to_owned()),
+            ..failed(stage, observed.step, Cause::ContainerDied)
+        },
     }
 }
 
@@ -273,6 +283,14 @@ mod tests {
     fn a_fault_of_the_machine_is_internal() {
         let lost = Observed { ending: Ending::Lost { message: "gone".into() }, step: None };
         assert_eq!(check(&lost, None).1.as_deref(), Some("internal error: gone"));
+    }
+
+    #[test]
+    fn a_container_that_ended_while_its_agent_was_away_is_the_agents_loss() {
+        let lost = Observed { ending: Ending::Unattended { agent: "ant".into() }, step: None };
+        let verdict = judge(&StageName::new("a").unwrap(), &lost, None, SETTING);
+        assert_eq!(verdict.outcome, Some(Outcome::AgentLost { agent: "ant".into() }));
+        assert!(verdict.warning.is_some());
     }
 
     #[test]

@@ -35,18 +35,15 @@ fn kill_orchestrator(farm: &mut Farm) {
     farm.start_orchestrator(&[]);
 }
 
-/// Every line once and in order, all of them where the build passed; the build's exit code.
+/// The build passed, with every line once and in order.
 #[track_caller]
-fn check_log(farm: &Farm, build: &str, live: Process) -> i32 {
-    let live = live.wait();
-    let replay = farm.tail(build);
-    assert_eq!(replay.code, live.code, "build {build}: {}", live.stderr);
+fn check_log(farm: &Farm, build: &str, live: Process) {
+    let live = live.wait().expect_code(0);
+    let replay = farm.tail(build).expect_code(0);
     let lines = lines_of(&replay.out(), "test");
-    let expected: Vec<String> = (0..lines.len()).map(|i| format!("line {i}")).collect();
+    let expected: Vec<String> = (0..LINES).map(|i| format!("line {i}")).collect();
     assert_eq!(lines, expected, "build {build}");
-    assert!(live.code != 0 || lines.len() == LINES, "build {build} passed with {} lines", lines.len());
     assert_eq!(lines_of(&live.out(), "test"), lines, "build {build}, live");
-    live.code
 }
 
 /// All slots can be used at once, so none leaked; and what was used is gone.
@@ -87,9 +84,8 @@ fn a_farm_whose_parts_are_killed_and_stopped_brings_every_build_to_one_end() {
     tails[other].line("line 30");
     farm.agents[0].signal(Signal::CONT);
 
-    // The orchestrator and an agent with builds at the same time.
+    // The orchestrator and an agent with builds at the same time: the agent adopts them when it is back.
     tails[7].line("line 5");
-    let held: Vec<&String> = builds.iter().filter(|build| runs_on(&farm, build, "two")).collect();
     let lost = farm.agents.remove(1);
     lost.signal(Signal::KILL);
     lost.wait();
@@ -109,8 +105,7 @@ fn a_farm_whose_parts_are_killed_and_stopped_brings_every_build_to_one_end() {
     farm.agents[0].signal(Signal::CONT);
 
     for (build, tail) in builds.iter().zip(tails) {
-        let code = check_log(&farm, build, tail);
-        assert!(code == 0 || code == 4 && held.contains(&build), "build {build} ended with {code}");
+        check_log(&farm, build, tail);
     }
     check_nothing_is_left(&farm);
 }

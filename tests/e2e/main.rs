@@ -5,6 +5,7 @@
 
 mod harness;
 
+mod adopt;
 mod bad_input;
 mod both;
 mod containers;

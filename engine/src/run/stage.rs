@@ -351,8 +351,10 @@ impl<'r> StageRun<'r> {
             Seen::Damaged(damage) => Ending::Damaged { message: Seen::damage_message(self.name(), &damage) },
             Seen::Closed if interrupt.is_some() => Ending::Died { oom: false },
             Seen::Closed if booted.presence == Presence::EndedUnseen => {
-                let message = "the build container ended while no engine watched over it";
-                Ending::Lost { message: message.to_owned() }
+                match self.run.prepared.request.identity.agent.clone() {
+                    Some(agent) => Ending::Unattended { agent },
+                    None => Ending::Lost { message: verdict::UNWATCHED.to_owned() },
+                }
             }
             Seen::Closed => match booted.fate().await {
                 Ok(Fate::Ended { oom }) => Ending::Died { oom },
