@@ -414,11 +414,10 @@ impl Drop for Farm {
     fn drop(&mut self) {
         for mut agent in self.agents.drain(..).chain(self.orchestrator.take()) {
             if agent.is_running() {
-                // A second one cancels what still runs.
-                agent.signal(Signal::TERM);
-                agent.signal(Signal::TERM);
+                // A second one cancels what still runs; two at once can be one to who gets them.
                 let began = Instant::now();
                 while agent.is_running() && began.elapsed() < Duration::from_secs(30) {
+                    agent.signal(Signal::TERM);
                     thread::park_timeout(LOOK_AGAIN);
                 }
             }
