@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use buildr_engine::Engine;
+use buildr_engine::{Engine, Finding, Weight};
 use buildr_proto::{
     AUTHORIZATION,
     pb::{self, build_service_client::BuildServiceClient},
@@ -22,7 +22,6 @@ pub async fn examine(config: &Config) -> Report {
     let mut checks = vec![
         folder(&config.data),
         disk(&config.data, config.min_free),
-        docker(config).await,
         cgroups(),
         program(
             "git",
@@ -32,20 +31,32 @@ pub async fn examine(config: &Config) -> Report {
         program("ssh", "-V", "install an ssh client for repositories that are reached over ssh"),
         program("git-lfs", "--version", "install git-lfs if repositories keep large files with it"),
     ];
+    checks.extend(docker(config).await);
     checks.extend(orchestrator(config).await);
     Report::new("buildr-agent", env!("CARGO_PKG_VERSION"), checks)
 }
 
-async fn docker(config: &Config) -> Check {
+async fn docker(config: &Config) -> Vec<Check> {
     let engine = buildr_engine::Config::new(config.data.join("engine"), "doctor");
     match Engine::connect(engine).await {
-        Ok(_) => Check::ok("docker", "answers"),
+        Ok(engine) => {
+            let found = engine.examine().await;
+            let well = found.is_empty().then(|| Check::ok("docker", "answers, and is as builds need it"));
+            found.into_iter().map(told).chain(well).collect()
+        }
         Err(error) => {
             let advice = error.hint().unwrap_or("see that the Docker daemon of this machine runs");
             let cause =
                 std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
-            Check::problem("docker", format!("{error}{cause}"), advice)
+            vec![Check::problem("docker", format!("{error}{cause}"), advice)]
         }
+    }
+}
+
+fn told(Finding { subject, weight, problem, what_to_do }: Finding) -> Check {
+    match weight {
+        Weight::Fatal => Check::problem(subject, problem, what_to_do),
+        Weight::Warning => Check::warning(subject, problem, what_to_do),
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::Context;
-use buildr_engine::{Engine, Lifetime};
+use buildr_engine::{Engine, Finding, Lifetime, Weight};
 use buildr_telemetry::{doctor, listener::Listener, log};
 use clap::Parser;
 use tokio::{
@@ -94,6 +94,7 @@ async fn work(config: Config) -> anyhow::Result<()> {
     let identity = Identity::open(&config.data)?;
     warn_of_risks(&config);
     let engine = engine(&config, &identity).await.context("no builds can be run here")?;
+    refuse_what_cannot_work(&engine).await?;
     let (name, metrics) = (config.name.clone(), config.metrics);
     let agent = Agent::new(config, identity, engine)?;
     let unwatched = CancellationToken::new();
@@ -135,6 +136,17 @@ async fn engine(config: &Config, identity: &Identity) -> Result<Engine, buildr_e
         ..usual
     })
     .await
+}
+
+/// Looks at this machine before a build fails on it.
+async fn refuse_what_cannot_work(engine: &Engine) -> anyhow::Result<()> {
+    for Finding { problem, what_to_do, weight, .. } in engine.examine().await {
+        match weight {
+            Weight::Fatal => anyhow::bail!("no builds can be run here: {problem}; {what_to_do}"),
+            Weight::Warning => tracing::warn!(problem, what_to_do, "this machine is not as builds need it"),
+        }
+    }
+    Ok(())
 }
 
 /// What an operator should know of the settings that open the machine to builds.

@@ -11,9 +11,10 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Error, Finished,
+    Error, Finding, Finished,
     docker::Daemon,
     estate::{self, Estate},
+    examine,
     feed::StopSignal,
     image::Pulls,
     job::{Heard, Item, JobRequest, NotAdopted, Prepared, RunId, Stop},
@@ -175,6 +176,12 @@ impl Engine {
     /// Finds Docker and makes the data folder.
     pub async fn connect(config: Config) -> Result<Self, Error> {
         Ok(Self { inner: Arc::new(Inner::connect(config).await?) })
+    }
+
+    /// What of this machine and its Docker is not as builds need it: nothing where all is well. May take
+    /// some seconds.
+    pub async fn examine(&self) -> Vec<Finding> {
+        examine::examine(&self.inner).await
     }
 
     /// Brings the project here and reads its manifest. Tells `JobStarted`, `SourceResolved`,

@@ -158,8 +158,14 @@ pub(crate) async fn get(engine: &Inner, name: &str, feed: &Feed) -> Result<Image
     Ok(Image { pull: begin.elapsed(), ..image })
 }
 
+/// A daemon that does not tell of an image within this time hangs.
+const LOOK_LIMIT: Duration = Duration::from_secs(20);
+
 async fn inspect(daemon: &Daemon, reference: &Reference) -> Result<Option<Image>, ImageError> {
-    match daemon.api.inspect_image(&reference.text).await {
+    let found = docker::within("look at the image", LOOK_LIMIT, daemon.api.inspect_image(&reference.text));
+    let failed =
+        |error: crate::Error| ImageError::Other { image: reference.text.clone(), answer: error.chain() };
+    match found.await.map_err(failed)? {
         Ok(found) => known(reference, found).map(Some),
         Err(error) if docker::is_absent(&error) => Ok(None),
         Err(error) => Err(ImageError::Other { image: reference.text.clone(), answer: chain(&error) }),

@@ -10,6 +10,7 @@
 //!   in `verdict`, what is known after a crash in `journal`
 //! - `link`, `watch`, `control`: init's other end, a stage as a stream, the log files
 //! - `docker`, `container`, `image`, `network`, `labels`, `credentials`: Docker
+//! - `examine`: what is wrong with this machine
 //! - `run_folder`, `claim`, `reaper`, `janitor`, `removal`: what a run owns, and how it goes away
 
 mod claim;
@@ -22,6 +23,7 @@ pub mod engine;
 mod environment;
 mod error;
 mod estate;
+mod examine;
 mod feed;
 mod handed_on;
 mod image;
@@ -53,6 +55,7 @@ pub use claim::Claim;
 pub use engine::{Config, DockerSocket, Engine, Lifetime, Pull};
 pub use error::Error;
 pub use estate::Estate;
+pub use examine::{Finding, Weight};
 pub use job::{
     Afterwards, EventFacts, Finished, GitReference, GitSource, Heard, Identity, Item, JobRequest, NotAdopted,
     Output, Prepared, RunId, SourceSpec, Stop,

@@ -1,6 +1,6 @@
 //! `buildr doctor`.
 
-use buildr_engine::Engine;
+use buildr_engine::{Engine, Finding, Weight};
 use buildr_telemetry::doctor::{Check, Format, Report, clock, disk, program};
 use jiff::Timestamp;
 
@@ -27,15 +27,15 @@ pub(super) struct Args {
 
 /// Looks, and tells what it found.
 pub(super) async fn run(args: &Args, globals: &Globals, screen: &Screen) -> Result<Exit, Error> {
-    let mut checks = vec![
-        docker().await,
+    let mut checks = docker().await;
+    checks.extend([
         disk(&std::env::temp_dir(), ROOM),
         program(
             "git",
             "--version",
             "install git: without it ~/.ssh/config and credential helpers are not used",
         ),
-    ];
+    ]);
     checks.extend(orchestrator(globals).await);
     let report = Report::new("buildr", env!("CARGO_PKG_VERSION"), checks);
     let format = if args.json { Format::Json } else { Format::Human };
@@ -43,16 +43,27 @@ pub(super) async fn run(args: &Args, globals: &Globals, screen: &Screen) -> Resu
     Ok(Exit(report.exit_code()))
 }
 
-async fn docker() -> Check {
+async fn docker() -> Vec<Check> {
     // A folder that is there already, so that looking makes nothing.
     match Engine::connect(buildr_engine::Config::new(std::env::temp_dir(), "doctor")).await {
-        Ok(_) => Check::ok("docker", "answers"),
+        Ok(engine) => {
+            let found = engine.examine().await;
+            let well = found.is_empty().then(|| Check::ok("docker", "answers, and is as builds need it"));
+            found.into_iter().map(told).chain(well).collect()
+        }
         Err(error) => {
             let advice = error.hint().unwrap_or("see that the Docker daemon of this machine runs");
             let cause =
                 std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
-            Check::problem("docker", format!("{error}{cause}"), advice)
+            vec![Check::problem("docker", format!("{error}{cause}"), advice)]
         }
+    }
+}
+
+fn told(Finding { subject, weight, problem, what_to_do }: Finding) -> Check {
+    match weight {
+        Weight::Fatal => Check::problem(subject, problem, what_to_do),
+        Weight::Warning => Check::warning(subject, problem, what_to_do),
     }
 }
 

@@ -5,6 +5,7 @@ mod dry;
 use std::{
     collections::{BTreeMap, HashSet},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use buildr_engine::{
@@ -17,7 +18,7 @@ use buildr_manifest::{Cause, FILE_NAMES, Outcome, Part, Pick, ServiceName, Stage
 use clap::ValueEnum;
 use tokio::{
     sync::{mpsc, watch},
-    time::{MissedTickBehavior, interval},
+    time::{MissedTickBehavior, interval, timeout},
 };
 use ulid::Ulid;
 
@@ -35,6 +36,9 @@ use dry::{AxisValue, Form};
 
 /// So many items may wait between the engine and the screen.
 const QUEUE: usize = 16;
+
+/// How long what a killed run has left may take to go after the end of a quick job.
+const SWEEP_LIMIT: Duration = Duration::from_secs(10);
 
 /// Build a project on this machine, in a container, as the farm would
 ///
@@ -186,7 +190,11 @@ pub(super) async fn run(args: Args, screen: &Screen) -> Result<Exit, Error> {
     let finished = job
         .await
         .map_err(|error| Error::Engine { what: format!("the engine broke down: {error}"), hint: None })?;
-    sweeping.abort();
+    // Where the job was quicker than that, it may still end what it has begun.
+    let mut sweeping = sweeping;
+    if timeout(SWEEP_LIMIT, &mut sweeping).await.is_err() {
+        sweeping.abort();
+    }
     shown?;
     if let Some(container) = keeper.kept(&run) {
         screen.say(&format!(

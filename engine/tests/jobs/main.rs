@@ -2,9 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "what a test needs is there, or the test fails")]
 
+mod clean;
 mod conditions;
 mod ends;
 mod environment;
+mod faults;
 mod harness;
 mod hostile;
 mod images;
