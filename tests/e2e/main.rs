@@ -14,6 +14,7 @@ mod farm;
 mod faults;
 mod language;
 mod local;
+mod ordinary;
 mod projects;
 mod registry;
 mod shells;
