@@ -17,7 +17,7 @@ use crate::{
     examine,
     feed::StopSignal,
     image::Pulls,
-    job::{Heard, Item, JobRequest, NotAdopted, Prepared, RunId, Stop},
+    job::{Heard, Item, JobRequest, Kept, NotAdopted, Prepared, RunId, Stop},
     prepare,
     reaper::{self, Reaped},
     run, run_folder,
@@ -239,12 +239,17 @@ impl Engine {
         Ok(self.go_on(estate, heard, items, stop).await)
     }
 
-    /// The name of the build container that a run with [`Afterwards::Keep`] has left for its user, where
-    /// it has. The reaper leaves it alone, and clears up once the user has removed it.
+    /// What a run with [`Afterwards::Keep`] has left for its user. The reaper leaves it alone, and clears
+    /// up once the user has removed the containers.
     ///
     /// [`Afterwards::Keep`]: crate::Afterwards::Keep
-    pub fn kept(&self, run: &RunId) -> Option<String> {
+    pub fn kept(&self, run: &RunId) -> Option<Kept> {
         run_folder::kept(&run_folder::path_of(&self.inner.config.data_dir, run))
+    }
+
+    /// Removes what is kept of a run.
+    pub async fn discard(&self, run: &RunId) -> Result<(), Error> {
+        reaper::discard(&self.inner, run).await
     }
 
     /// Removes the containers and folders of this owner whose run is neither in `live` nor in the

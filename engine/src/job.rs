@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
-use buildr_manifest::{Event, JobPlan, LogName, Outcome, Part, Pick, Plan, Trigger, VarName};
+use buildr_manifest::{Event, JobPlan, LogName, Outcome, Part, Pick, Plan, StageName, Trigger, VarName};
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -86,6 +86,30 @@ pub enum Afterwards {
     /// It stays with all that still runs in it, unless it was killed, until its user removes it; see
     /// [`Engine::kept`](crate::Engine::kept).
     Keep,
+}
+
+/// What a run with [`Afterwards::Keep`] has left for its user.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// The names of its containers, that of the build first.
+    pub containers: Vec<String>,
+    /// Where the stage ran that failed first, where one did.
+    pub failed: Option<FailedIn>,
+}
+
+/// Where a stage ran that failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedIn {
+    /// The stage.
+    pub stage: StageName,
+    /// The name of its container.
+    pub container: String,
+    /// Its working directory in the container.
+    pub workdir: String,
+    /// The user, as the image or the stage names it; empty: root.
+    pub user: String,
+    /// All of its variables.
+    pub environment: BTreeMap<String, String>,
 }
 
 /// What is known of an event from elsewhere than the repository.

@@ -57,8 +57,8 @@ pub use error::Error;
 pub use estate::Estate;
 pub use examine::{Finding, Weight};
 pub use job::{
-    Afterwards, EventFacts, Finished, GitReference, GitSource, Heard, Identity, Item, JobRequest, NotAdopted,
-    Output, Prepared, RunId, SourceSpec, Stop,
+    Afterwards, EventFacts, FailedIn, Finished, GitReference, GitSource, Heard, Identity, Item, JobRequest,
+    Kept, NotAdopted, Output, Prepared, RunId, SourceSpec, Stop,
 };
 pub use reaper::Reaped;
 

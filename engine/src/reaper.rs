@@ -48,6 +48,19 @@ pub(crate) async fn reap(engine: &Arc<Inner>, live: &HashSet<RunId>) -> Result<R
     Ok(reaped)
 }
 
+/// See [`Engine::discard`](crate::Engine::discard).
+pub(crate) async fn discard(engine: &Arc<Inner>, run: &RunId) -> Result<(), Error> {
+    labels::remove_all(&engine.daemon, &engine.config.owner, run).await?;
+    let path = run_folder::path_of(&engine.config.data_dir, run);
+    let failed = Error::files("remove", &path);
+    let theirs = path.clone();
+    let folder = crate::blocking(move || claim(&theirs)).await.map_err(failed)?;
+    match folder {
+        Some(folder) => janitor::remove_folder(engine, run, &folder).await,
+        None => Ok(()),
+    }
+}
+
 /// Removes what dead runs have in Docker: containers first, then what they were in or had mounted.
 async fn remove_from_docker(
     engine: &Inner,

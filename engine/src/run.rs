@@ -22,7 +22,7 @@ use crate::{
     Finished,
     engine::{Inner, Lifetime},
     feed::{Feed, StopSignal},
-    job::{Afterwards, Item, Prepared},
+    job::{Afterwards, FailedIn, Item, Prepared},
     journal::Record,
     network,
     past::Past,
@@ -52,6 +52,8 @@ pub(crate) struct Run<'a> {
     told: BTreeMap<LogName, u64>,
     /// The services that run.
     services: Option<Services>,
+    /// Where the stage ran that failed first, where that is kept.
+    failed: OnceLock<FailedIn>,
     /// What is being made for the stages is of no use any more.
     given_up: CancellationToken,
     limit: Duration,
@@ -110,6 +112,7 @@ impl<'a> Run<'a> {
             past,
             told: BTreeMap::new(),
             services: None,
+            failed: OnceLock::new(),
             given_up: CancellationToken::new(),
             limit,
             deadline: far(prepared.claim.since, limit),
@@ -303,9 +306,13 @@ impl<'a> Run<'a> {
         }
     }
 
+    fn keeps(&self) -> bool {
+        self.prepared.request.afterwards == Afterwards::Keep
+    }
+
     /// True where containers do not end with this process, and have to be removed.
     fn lives_on(&self) -> bool {
-        self.is_detached() || self.prepared.request.afterwards == Afterwards::Keep
+        self.is_detached() || self.keeps()
     }
 
     fn is_detached(&self) -> bool {

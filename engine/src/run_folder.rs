@@ -12,7 +12,11 @@ use std::{
 
 use buildr_init::wire::Owner;
 
-use crate::{Error, job::RunId, removal};
+use crate::{
+    Error,
+    job::{Kept, RunId},
+    removal,
+};
 
 /// Where in the data folder the runs are.
 const RUNS: &str = "runs";
@@ -23,7 +27,7 @@ const WORKSPACE: &str = "workspace";
 /// In a run's folder, the id of an image that is on this machine.
 const IMAGE: &str = "image";
 
-/// In a run's folder, the name of a container that its user keeps.
+/// In a run's folder, what its user keeps of it.
 const KEPT: &str = "kept";
 
 /// Folders under this prefix are being made.
@@ -112,14 +116,15 @@ impl RunFolder {
         fs::read_to_string(self.path.join(IMAGE)).ok().filter(|image| !image.is_empty())
     }
 
-    /// Writes down that a container of the run is kept; it needs the folder as long as it is there.
-    pub(crate) fn keep(&self, container: &str) -> Result<(), Error> {
+    /// Writes down what is kept of the run; it needs the folder as long as it is there.
+    pub(crate) fn keep(&self, kept: &Kept) -> Result<(), Error> {
         let path = self.path.join(KEPT);
-        fs::write(&path, container).map_err(Error::files("write", &path))
+        let text = serde_json::to_string(kept).expect("names and variables are text");
+        fs::write(&path, text).map_err(Error::files("write", &path))
     }
 
-    /// The container that is kept, where one is.
-    pub(crate) fn kept(&self) -> Option<String> {
+    /// See [`kept`].
+    pub(crate) fn kept(&self) -> Option<Kept> {
         kept(&self.path)
     }
 
@@ -129,9 +134,9 @@ impl RunFolder {
     }
 }
 
-/// The container that is kept of the run with this folder, where one is.
-pub(crate) fn kept(path: &Path) -> Option<String> {
-    fs::read_to_string(path.join(KEPT)).ok().filter(|name| !name.is_empty())
+/// What is kept of the run with this folder, where something is.
+pub(crate) fn kept(path: &Path) -> Option<Kept> {
+    fs::read(path.join(KEPT)).ok().and_then(|text| serde_json::from_slice(&text).ok())
 }
 
 /// Removes a run's folder with all that is in it; never follows a link out of it. What a build could

@@ -184,6 +184,23 @@ fn a_container_that_is_kept_stays_until_its_user_removes_it() {
 }
 
 #[test]
+fn a_shell_opens_where_a_stage_failed_and_all_is_removed_when_it_ends() {
+    let text = manifest(BUSYBOX, &[("a", &["true"]), ("b", &["exit 3"])]);
+    let (home, project) = (Home::new(), Project::with_manifest(&text));
+    let folder = project.path().to_str().unwrap();
+    let refused = home.call(&["run", "--shell-on-failure", folder]).expect_code(2);
+    assert!(refused.stderr.contains("terminal"), "{}", refused.stderr);
+    // `script` gives the program a terminal of its own, on which somebody types `exit` until it is read.
+    let program = env!("CARGO_BIN_EXE_buildr");
+    let line =
+        format!("yes exit | TERM=xterm script -qefc '{program} run --shell-on-failure {folder}' /dev/null");
+    let terminal = Process::start(home.program("sh", &["-c", &line])).wait();
+    assert!(terminal.out().contains("a shell where stage b ran"), "{}", terminal.out());
+    no_container_of(project.path());
+    assert!(std::fs::read_dir(home.path().join(".cache/buildr/run/runs")).unwrap().next().is_none());
+}
+
+#[test]
 fn a_container_is_not_kept_where_everything_is_ended_at_once() {
     let project = Project::with_script(BUSYBOX, &["trap '' TERM; echo begun", "while :; do sleep 1; done"]);
     let home = Home::new();

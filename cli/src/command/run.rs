@@ -1,9 +1,11 @@
 //! `buildr run`.
 
 mod dry;
+mod kept;
 
 use std::{
     collections::{BTreeMap, HashSet},
+    io::IsTerminal,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -54,6 +56,7 @@ Examples:
   buildr run --stage test             that stage alone, after `prepare`
   buildr run --matrix DB=sqlite       one job of a matrix
   buildr run --keep                   leave the container for a look around
+  buildr run --shell-on-failure       look around at once
   buildr run --dry-run --event tag --tag v1.0   what a build of a tag would do")]
 pub(super) struct Args {
     /// The project's folder
@@ -89,6 +92,9 @@ pub(super) struct Args {
     /// Leave the build container as it is at the end, and say how to enter and how to remove it
     #[arg(long, conflicts_with = "dry_run")]
     keep: bool,
+    /// After a failure, open a shell where the stage ran, before all is removed; on a terminal only
+    #[arg(long, conflicts_with_all = ["dry_run", "keep", "json"])]
+    shell_on_failure: bool,
     /// Build a fresh clone of HEAD instead of the folder as it is
     #[arg(long)]
     clean: bool,
@@ -159,6 +165,12 @@ impl From<Event> for Trigger {
 pub(super) async fn run(args: Args, screen: &Screen) -> Result<Exit, Error> {
     let mut signals = Signals::listen()?;
     let request = request(&args)?;
+    if args.shell_on_failure && !(screen.is_terminal() && std::io::stdin().is_terminal()) {
+        return Err(Error::usage_with(
+            "--shell-on-failure needs a terminal",
+            "--keep leaves the container, to be entered later",
+        ));
+    }
     if args.dry_run {
         let form = if args.json { Form::Json } else { Form::Tree };
         return dry::run(&request, &args.matrix, form, screen);
@@ -196,10 +208,12 @@ pub(super) async fn run(args: Args, screen: &Screen) -> Result<Exit, Error> {
         sweeping.abort();
     }
     shown?;
-    if let Some(container) = keeper.kept(&run) {
-        screen.say(&format!(
-            "the container is kept\n   to enter it  docker exec -it -w /workspace {container} sh\n  to remove it  docker rm -f {container}"
-        ));
+    drop(renderer);
+    if let Some(kept) = keeper.kept(&run) {
+        match args.shell_on_failure {
+            true => kept::look_around(&keeper, &run, kept, screen).await?,
+            false => kept::tell(&kept, screen),
+        }
     }
     Ok(Exit(exit_code(&finished, args.propagate)))
 }
@@ -299,7 +313,7 @@ fn request(args: &Args) -> Result<JobRequest, Error> {
             (None, Some(stage)) => Part::From(stage.clone()),
             (None, None) => Part::Whole,
         },
-        afterwards: if args.keep { Afterwards::Keep } else { Afterwards::Remove },
+        afterwards: if args.keep || args.shell_on_failure { Afterwards::Keep } else { Afterwards::Remove },
         vars: args.vars.iter().map(|Variable(name, value)| (name.clone(), value.clone())).collect(),
         process_environment: environment(),
         identity: Identity::default(),

@@ -8,7 +8,7 @@ use buildr_manifest::{EventKind, Outcome, StageState};
 use tokio::time::timeout;
 
 use super::{Run, boot::Booted};
-use crate::{environment::WORKSPACE, janitor, job::Afterwards, labels, state::State};
+use crate::{environment::WORKSPACE, janitor, job::Kept, labels, state::State};
 
 /// How long init may take to exit.
 const EXIT_LIMIT: Duration = Duration::from_secs(10);
@@ -67,11 +67,10 @@ impl Run<'_> {
         self.remove_folder().await;
     }
 
-    /// Leaves the build container, and the folder that it needs, to the user who wants it; false where
+    /// Leaves the build container, that of the stage that failed, and the folder that they need, to the user who wants it; false where
     /// nobody does, or nothing can run in it any more.
     async fn keep(&self, booted: &Booted) -> bool {
-        let wanted = self.prepared.request.afterwards == Afterwards::Keep;
-        if !wanted || self.stop.is_kill() || booted.is_gone() {
+        if !self.keeps() || self.stop.is_kill() || booted.is_gone() {
             return false;
         }
         if let Some(owner) = booted.hand_back {
@@ -80,7 +79,11 @@ impl Run<'_> {
                 return false;
             }
         }
-        let kept = self.folder().keep(&self.container_name(None));
+        let failed = self.failed.get().cloned();
+        let mut containers = vec![self.container_name(None)];
+        containers.extend(failed.iter().map(|failed| failed.container.clone()));
+        containers.dedup();
+        let kept = self.folder().keep(&Kept { containers, failed });
         kept.inspect_err(|error| tracing::warn!(error = error.chain(), "the container is not kept")).is_ok()
     }
 

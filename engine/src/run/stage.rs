@@ -22,6 +22,7 @@ use crate::{
     clock,
     container::Fate,
     environment::WORKSPACE,
+    job::FailedIn,
     journal::{Record, Try},
     past::StagePast,
     state::{State, attempts, is_allowed, is_retried, outlives_failure},
@@ -128,10 +129,22 @@ impl<'r> StageRun<'r> {
             usage: tried.usage,
         };
         self.run.feed.event(event).await;
-        if let Some(own) = own {
+        let failed = matches!(state, StageState::Failed { .. } | StageState::Oom | StageState::TimedOut);
+        let is_kept = failed && !allowed && self.run.keeps() && self.keep_place(booted, number);
+        if let Some(own) = own.filter(|_| !is_kept) {
             self.run.leave_own(own).await;
         }
         Ended { stage: self.at, state, allowed, outcome, values }
+    }
+
+    /// Remembers where it ran for whoever wants to look at it; false where another stage failed before.
+    fn keep_place(&self, booted: &Booted, number: u32) -> bool {
+        let user = self.planned.stage.user.as_deref().unwrap_or(&booted.image.user);
+        let StageSpec { environment, workdir, user, .. } = self.spec(booted, user, number, 0);
+        let own = self.run.own_container(self.at).map(|_| self.at);
+        let container = self.run.container_name(own);
+        let place = FailedIn { stage: self.name().clone(), container, workdir, user, environment };
+        self.run.failed.set(place).is_ok()
     }
 
     /// There is nothing to run it in.
