@@ -190,10 +190,11 @@ fn a_shell_opens_where_a_stage_failed_and_all_is_removed_when_it_ends() {
     let folder = project.path().to_str().unwrap();
     let refused = home.call(&["run", "--shell-on-failure", folder]).expect_code(2);
     assert!(refused.stderr.contains("terminal"), "{}", refused.stderr);
-    // `script` gives the program a terminal of its own, on which somebody types `exit` until it is read.
+    // `script` gives the program a terminal of its own, on which somebody has typed `exit` beforehand.
     let program = env!("CARGO_BIN_EXE_buildr");
-    let line =
-        format!("yes exit | TERM=xterm script -qefc '{program} run --shell-on-failure {folder}' /dev/null");
+    let line = format!(
+        "yes exit | head -n 50 | TERM=xterm script -qefc '{program} run --shell-on-failure {folder}' /dev/null"
+    );
     let terminal = Process::start(home.program("sh", &["-c", &line])).wait();
     assert!(terminal.out().contains("a shell where stage b ran"), "{}", terminal.out());
     no_container_of(project.path());
