@@ -30,6 +30,9 @@ const BATCH: usize = 4 * PIECE;
 /// write for one batch unless it is a very slow one.
 const TIMES_BATCH: usize = 4096 * TimeRecord::SIZE;
 
+/// How many times that is read for one piece of a log: a build may have put a file there that has no end.
+const TIMES_BATCHES: usize = 16;
+
 /// How many records are kept for later at most.
 const TIMES_AHEAD: usize = 1 << 16;
 
@@ -156,7 +159,11 @@ impl Times {
     /// The records for the bytes from `from` to `to`; those below `from` that were not asked for
     /// in time are lost.
     fn up_to(&mut self, from: u64, to: u64) -> Vec<(u64, Timestamp)> {
-        while self.ahead.back().is_none_or(|(offset, _)| *offset < to) && self.read_ahead() {}
+        for _ in 0..TIMES_BATCHES {
+            if self.ahead.back().is_some_and(|(offset, _)| *offset >= to) || !self.read_ahead() {
+                break;
+            }
+        }
         let mut times = Vec::new();
         while let Some(record) = self.ahead.pop_front_if(|(offset, _)| *offset < to) {
             if record.0 >= from {
@@ -253,6 +260,17 @@ mod tests {
         std::fs::write(folder.path().join("0.times"), times).unwrap();
         let mut log = control.log(0).unwrap();
         assert_eq!(seconds(&log.read(0, 100).unwrap()), [vec![(20, 5), (40, 7)]]);
+    }
+
+    #[test]
+    fn a_file_of_times_without_end_costs_a_bounded_part_of_it_for_each_piece() {
+        let (folder, control) = folder();
+        std::fs::write(folder.path().join("0.log"), vec![b'x'; 100]).unwrap();
+        File::create(folder.path().join("0.times")).unwrap().set_len(1 << 40).unwrap();
+        let mut log = control.log(0).unwrap();
+        let read = log.read(0, 100).unwrap();
+        assert_eq!((read[0].data.len(), read[0].times.len()), (100, 1));
+        assert_eq!(log.times.at, (TIMES_BATCHES * TIMES_BATCH) as u64);
     }
 
     #[test]

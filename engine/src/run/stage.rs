@@ -432,10 +432,10 @@ fn used(ending: &Ending) -> Usage {
 
 /// What several tries used up together.
 fn sum(first: Usage, second: Usage) -> Usage {
-    let added = |a: Option<u64>, b: Option<u64>| a.map_or(b, |a| Some(a + b.unwrap_or(0)));
+    let added = |a: Option<u64>, b: Option<u64>| a.map_or(b, |a| Some(a.saturating_add(b.unwrap_or(0))));
     Usage {
-        user_cpu: first.user_cpu + second.user_cpu,
-        system_cpu: first.system_cpu + second.system_cpu,
+        user_cpu: first.user_cpu.saturating_add(second.user_cpu),
+        system_cpu: first.system_cpu.saturating_add(second.system_cpu),
         max_rss: first.max_rss.max(second.max_rss),
         peak_memory: first.peak_memory.max(second.peak_memory),
         network_received: added(first.network_received, second.network_received),
