@@ -160,27 +160,32 @@ impl Conditions {
     fn failure(&self, situation: &Situation) -> Option<String> {
         let Situation { trigger, branch, tag, target, cron, changed_paths, work } = situation;
         if let Some(events) = self.event.as_ref().filter(|events| !events.contains(*trigger)) {
-            return Some(format!("`event` is {events}, and this is `{}`", trigger.word()));
+            return Some(format!("the event is `{}`, and `event` asks for {events}", trigger.word()));
         }
-        name_failure("branch", self.branch.as_ref(), branch.as_deref(), situation)
-            .or_else(|| name_failure("tag", self.tag.as_ref(), tag.as_deref(), situation))
-            .or_else(|| name_failure("target", self.target.as_ref(), target.as_deref(), situation))
-            .or_else(|| name_failure("cron", self.cron.as_ref(), cron.as_deref(), situation))
+        name_failure(("branch", "branch"), self.branch.as_ref(), branch.as_deref(), situation)
+            .or_else(|| name_failure(("tag", "tag"), self.tag.as_ref(), tag.as_deref(), situation))
+            .or_else(|| {
+                name_failure(("target branch", "target"), self.target.as_ref(), target.as_deref(), situation)
+            })
+            .or_else(|| name_failure(("schedule", "cron"), self.cron.as_ref(), cron.as_deref(), situation))
             .or_else(|| paths_failure(self.paths.as_ref(), changed_paths.as_deref(), work))
     }
 
     fn var_failure<'v>(&self, work: &Work, var: &impl Fn(&VarName) -> Option<&'v str>) -> Option<String> {
         self.var.iter().find_map(|(name, patterns)| match var(name) {
             Some(value) if patterns.matches_within(value, work) => None,
-            Some(value) => Some(format!("`{name}` is {patterns}, and its value is `{}`", shortened(value))),
-            None => Some(format!("`{name}` is {patterns}, and it is not set")),
+            Some(value) => Some(format!(
+                "the variable `{name}` is `{}`, and `var` asks for {patterns}",
+                shortened(value)
+            )),
+            None => Some(format!("the variable `{name}` is not set, and `var` asks for {patterns}")),
         })
     }
 }
 
-/// Why a name does not match: with nothing set, nothing does.
+/// Why a name does not match: with nothing set, nothing does. `what` is the name of, `key` asks for it.
 pub(crate) fn name_failure(
-    key: &str,
+    (what, key): (&str, &str),
     patterns: Option<&Patterns>,
     value: Option<&str>,
     situation: &Situation,
@@ -189,9 +194,10 @@ pub(crate) fn name_failure(
     let trigger = situation.trigger;
     match value {
         Some(value) if patterns.matches_within(value, &situation.work) => None,
-        Some(value) => Some(format!("`{key}` is {patterns}, and this is `{}`", shortened(value))),
+        Some(value) => Some(format!("the {what} is `{}`, and `{key}` asks for {patterns}", shortened(value))),
         None => {
-            Some(format!("`{key}` is {patterns}, and a build of the event `{}` has none", trigger.word()))
+            let event = trigger.word();
+            Some(format!("there is no {what} (the event is `{event}`), and `{key}` asks for {patterns}"))
         }
     }
 }
@@ -207,10 +213,10 @@ pub(crate) fn paths_failure(
         return None;
     }
     Some(match changed {
-        [] => format!("`paths` is {patterns}, and no file was changed"),
-        [only] => format!("`paths` is {patterns}, and only `{}` was changed", shortened(only)),
+        [] => format!("no file was changed, and `paths` asks for {patterns}"),
+        [only] => format!("only `{}` was changed, and `paths` asks for {patterns}", shortened(only)),
         [first, rest @ ..] => format!(
-            "`paths` is {patterns}, and none of the {} changed files is one of them (the first is `{}`)",
+            "of the {} changed files (`{}` is the first) none is what `paths` asks for, {patterns}",
             rest.len() + 1,
             shortened(first)
         ),

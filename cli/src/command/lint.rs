@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use buildr_manifest::{Diagnostic, FILE_NAMES, Manifest, Severity};
+use buildr_manifest::{Code, Diagnostic, FILE_NAMES, Manifest, Severity};
 use serde::Serialize;
 
 use crate::{Error, Exit, render::Palette, screen::Screen};
@@ -48,6 +48,8 @@ pub(super) struct Args {
 struct Text {
     name: String,
     bytes: Vec<u8>,
+    /// The manifests beside it that no build takes.
+    passed_over: Vec<&'static str>,
 }
 
 /// What was found.
@@ -92,10 +94,11 @@ pub(super) fn run(args: &Args, screen: &Screen) -> Result<Exit, Error> {
 
 impl Findings {
     fn add(&mut self, text: &Text) {
-        let (items, omitted, valid) = match Manifest::parse(&text.bytes, &text.name) {
+        let (mut items, omitted, valid) = match Manifest::parse(&text.bytes, &text.name) {
             Ok((_, warnings)) => (warnings, 0, true),
             Err(problems) => (problems.items, problems.omitted, false),
         };
+        items.extend(several(text));
         let errors = items.iter().filter(|item| item.severity == Severity::Error).count();
         self.errors += errors;
         self.warnings += items.len() - errors;
@@ -135,17 +138,35 @@ fn plural(count: usize, word: &str) -> String {
     if count == 1 { format!("1 {word}") } else { format!("{count} {word}s") }
 }
 
+/// The warning of a text that has others beside it.
+fn several(text: &Text) -> Option<Diagnostic> {
+    let others = (!text.passed_over.is_empty()).then(|| text.passed_over.join(" and "))?;
+    Some(Diagnostic {
+        severity: Severity::Warning,
+        code: Code::SeveralManifests,
+        file: text.name.clone(),
+        line: 1,
+        column: 1,
+        length: 1,
+        message: format!("the folder has more than one manifest: builds take this one, not {others}"),
+        suggestion: None,
+        hint: Some("remove what is not used, or name a manifest with -f".to_owned()),
+        source_line: None,
+    })
+}
+
 /// The text that a word of the command line names.
 fn read(place: &Path) -> Result<Text, Error> {
+    let mut passed_over = Vec::new();
     let (name, bytes) = if place == Path::new("-") {
         (STDIN.to_owned(), limited(io::stdin().lock()))
     } else {
-        let file = if place.is_dir() { usual(place)? } else { place.to_owned() };
+        let file = if place.is_dir() { usual(place, &mut passed_over)? } else { place.to_owned() };
         let name = file.strip_prefix(".").unwrap_or(&file).display().to_string();
         (name, File::open(&file).and_then(limited))
     };
     let bytes = bytes.map_err(|error| Error::usage(format!("cannot read {name}: {error}")))?;
-    Ok(Text { name, bytes })
+    Ok(Text { name, bytes, passed_over })
 }
 
 fn limited(from: impl Read) -> io::Result<Vec<u8>> {
@@ -154,10 +175,12 @@ fn limited(from: impl Read) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The manifest that a build of a folder would take.
-fn usual(folder: &Path) -> Result<PathBuf, Error> {
-    let found = FILE_NAMES.iter().map(|name| folder.join(name)).find(|path| path.is_file());
-    found.ok_or_else(|| Error::NoManifest { folder: folder.to_owned(), names: &FILE_NAMES, elsewhere: None })
+/// The manifest that a build of a folder would take; and the names of those that it would not.
+fn usual(folder: &Path, passed_over: &mut Vec<&'static str>) -> Result<PathBuf, Error> {
+    let mut found = FILE_NAMES.into_iter().filter(|name| folder.join(name).is_file());
+    let first = found.next().map(|name| folder.join(name));
+    passed_over.extend(found);
+    first.ok_or_else(|| Error::NoManifest { folder: folder.to_owned(), names: &FILE_NAMES, elsewhere: None })
 }
 
 #[cfg(test)]
@@ -169,7 +192,8 @@ mod tests {
     fn findings(texts: &[(&str, &str)]) -> Findings {
         let mut findings = Findings::default();
         for (name, text) in texts {
-            findings.add(&Text { name: (*name).to_owned(), bytes: text.as_bytes().to_vec() });
+            let bytes = text.as_bytes().to_vec();
+            findings.add(&Text { name: (*name).to_owned(), bytes, passed_over: Vec::new() });
         }
         findings
     }
@@ -214,6 +238,24 @@ mod tests {
         std::fs::write(folder.path().join(".buildr.yaml"), GOOD).unwrap();
         let text = read(folder.path()).unwrap();
         assert!(text.name.ends_with(".buildr.yaml") && text.bytes == GOOD.as_bytes());
+        assert!(text.passed_over.is_empty());
         assert!(matches!(read(Path::new("no/such/file")), Err(Error::Usage { .. })));
+    }
+
+    #[test]
+    fn of_several_manifests_in_a_folder_the_first_is_checked_and_the_others_are_warned_of() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in FILE_NAMES {
+            std::fs::write(folder.path().join(name), GOOD).unwrap();
+        }
+        let text = read(folder.path()).unwrap();
+        assert!(text.name.ends_with("/.buildr.yml"));
+        let mut findings = Findings::default();
+        findings.add(&text);
+        assert_eq!((findings.errors, findings.warnings, findings.files[0].valid), (0, 1, true));
+        let message = &findings.diagnostics[0].message;
+        assert!(message.ends_with("this one, not .buildr.yaml and .buildr"), "{message}");
+        findings.add(&read(&folder.path().join(".buildr")).unwrap());
+        assert_eq!(findings.warnings, 1, "who names a file has chosen");
     }
 }

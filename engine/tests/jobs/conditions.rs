@@ -64,7 +64,7 @@ async fn a_build_without_a_stage_to_run_is_skipped_and_starts_no_container() {
     let (outcome, told) = Project::new(&text).outcome().await;
     assert_eq!(outcome, Outcome::Skipped);
     assert!(!started_a_container(&told));
-    assert_eq!(*told.state("one"), skipped("`event` is `cron`, and this is `local`"));
+    assert_eq!(*told.state("one"), skipped("the event is `local`, and `event` asks for `cron`"));
     assert!(told.story.contains("[planned]\n[one skipped]\n[two skipped]\n[skipped"), "{}", told.story);
 }
 

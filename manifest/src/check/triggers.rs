@@ -134,6 +134,11 @@ fn schedules(node: &Node, report: &mut Report<'_>) -> Vec<Cron> {
 }
 
 fn schedule(node: &Node, report: &mut Report<'_>) -> Option<Cron> {
+    if let Some(theirs) = node.get("cron").filter(|_| node.get("schedule").is_none()) {
+        let problem = report.error(Code::UnknownKey, theirs.span, "a schedule has a name and a `schedule`");
+        report.push(problem.hint(format!("for example `{}`", Scope::Cron.example())));
+        return None;
+    }
     let fields = Fields::open(node, Scope::Cron, report)?;
     let name = fields.require("name", Scope::Cron, report).and_then(|n| value::text(n, "name", report));
     let schedule = fields.require("schedule", Scope::Cron, report).and_then(|node| {

@@ -15,6 +15,8 @@ pub enum Code {
     BadText,
     /// A limit was passed: size, nesting, aliases, or the number of something.
     TooLarge,
+    /// A project has other manifests beside the one that is taken.
+    SeveralManifests,
     /// There is nothing in the manifest.
     EmptyManifest,
     /// A key stands twice in a mapping.

@@ -26,15 +26,20 @@ pub(super) fn start(on: Option<&Triggers>, situation: &Situation) -> Start {
     let why = match trigger {
         Trigger::Local | Trigger::Manual => None,
         Trigger::Push => on.push.as_ref().map_or_else(not_named, |push| {
-            name_failure("branches", push.branches.as_ref(), branch.as_deref(), situation)
+            name_failure(("branch", "branches"), push.branches.as_ref(), branch.as_deref(), situation)
                 .or_else(|| paths(push.paths.as_ref()))
         }),
         Trigger::Tag => on.tag.as_ref().map_or_else(not_named, |on_tag| {
-            name_failure("tags", on_tag.tags.as_ref(), tag.as_deref(), situation)
+            name_failure(("tag", "tags"), on_tag.tags.as_ref(), tag.as_deref(), situation)
         }),
         Trigger::PullRequest => on.pull_request.as_ref().map_or_else(not_named, |request| {
-            name_failure("branches", request.branches.as_ref(), target.as_deref(), situation)
-                .or_else(|| paths(request.paths.as_ref()))
+            name_failure(
+                ("target branch", "branches"),
+                request.branches.as_ref(),
+                target.as_deref(),
+                situation,
+            )
+            .or_else(|| paths(request.paths.as_ref()))
         }),
         Trigger::Cron => match cron {
             Some(name) if !on.cron.iter().any(|entry| entry.name == *name) => {

@@ -134,6 +134,16 @@ fn refused(text: &str) -> String {
 }
 
 #[test]
+fn a_schedule_as_another_system_has_it_is_one_error() {
+    for on in ["{schedule: [{cron: '0 3 * * *'}]}", "{push: , cron: [{cron: '0 3 * * *'}]}"] {
+        let text = format!("image: a\non: {on}\nprepare: {{script: [x]}}\n");
+        let problems = Manifest::parse(text.as_bytes(), ".buildr.yml").expect_err(on).items;
+        let hint = problems[0].hint.as_deref().unwrap_or_default();
+        assert!(problems.len() == 1 && hint.contains("{name: nightly, schedule: "), "{on}: {problems:?}");
+    }
+}
+
+#[test]
 fn what_can_not_be_carried_out_yet_is_told_at_its_place() {
     let text = "image: a\nshell: bash\nservices: [redis]\nmatrix: {A: [b, c]}\nstages: [a, b, c]\na: {script: [x], image: other}\n\
         b:\n  script: [x]\n  needs: []\nc: {script: [x], when: always}\n";

@@ -64,34 +64,40 @@ fn conditions_hold_or_say_why_not() {
     for (when, context, why) in [
         ("{branch: main}", push("main"), None),
         ("{branch: [dev, 'feature/**']}", push("feature/a/b"), None),
-        ("{branch: dev}", push("main"), Some("`branch` is `dev`, and this is `main`")),
-        ("{branch: '!main'}", push("main"), Some("`branch` is `!main`, and this is `main`")),
+        ("{branch: dev}", push("main"), Some("the branch is `main`, and `branch` asks for `dev`")),
+        ("{branch: '!main'}", push("main"), Some("the branch is `main`, and `branch` asks for `!main`")),
         (
             "{branch: main}",
             event(Trigger::Tag),
-            Some("`branch` is `main`, and a build of the event `tag` has none"),
+            Some("there is no branch (the event is `tag`), and `branch` asks for `main`"),
         ),
         (
             "{branch: '!x'}",
             pull.clone(),
-            Some("`branch` is `!x`, and a build of the event `pull_request` has none"),
+            Some("there is no branch (the event is `pull_request`), and `branch` asks for `!x`"),
         ),
         ("{tag: 'v*'}", event(Trigger::Tag), None),
         (
             "{tag: 'v*'}",
             event(Trigger::Push),
-            Some("`tag` is `v*`, and a build of the event `push` has none"),
+            Some("there is no tag (the event is `push`), and `tag` asks for `v*`"),
         ),
         ("{target: main}", pull, None),
-        ("{event: [push, tag]}", event(Trigger::Cron), Some("`event` is `push`, `tag`, and this is `cron`")),
+        (
+            "{event: [push, tag]}",
+            event(Trigger::Cron),
+            Some("the event is `cron`, and `event` asks for `push`, `tag`"),
+        ),
         ("{event: '!cron'}", event(Trigger::Push), None),
         ("{cron: night*}", cron, None),
-        ("{branch: main, event: tag}", push("main"), Some("`event` is `tag`, and this is `push`")),
+        ("{branch: main, event: tag}", push("main"), Some("the event is `push`, and `event` asks for `tag`")),
         ("[{branch: dev}, {event: push}]", push("main"), None),
         (
             "[{branch: dev}, {event: tag}]",
             push("main"),
-            Some("`branch` is `dev`, and this is `main`; `event` is `tag`, and this is `push`"),
+            Some(
+                "the branch is `main`, and `branch` asks for `dev`; the event is `push`, and `event` asks for `tag`",
+            ),
         ),
         ("always", push("x"), None),
     ] {
@@ -104,7 +110,7 @@ fn paths_are_held_against_what_was_changed() {
     let when = "{paths: ['src/**', '!src/docs/**']}";
     assert_eq!(skipped(when, &changed(&["x", "src/a.rs"])), None);
     let why = skipped(when, &changed(&["src/docs/a.md"])).expect("skipped");
-    assert!(why.ends_with("and only `src/docs/a.md` was changed"), "{why}");
+    assert!(why.starts_with("only `src/docs/a.md` was changed, and"), "{why}");
     assert!(skipped(when, &changed(&["x", "y"])).is_some_and(|why| why.contains("2 changed files")));
     assert!(skipped(when, &changed(&[])).is_some_and(|why| why.contains("no file was changed")));
     assert_eq!(skipped(when, &push("main")), None, "nothing to compare with");
@@ -120,10 +126,10 @@ fn a_condition_reads_the_variables_of_its_stage() {
     let given = Context { vars: vec![(name("C"), "given".to_owned())], ..push("main") };
     let planned = plan(text, &given);
     let stage = &planned.jobs[0].stages[0];
-    assert_eq!(stage.skipped(), Some("`C` is `own`, and its value is `given`"));
+    assert_eq!(stage.skipped(), Some("the variable `C` is `given`, and `var` asks for `own`"));
     assert_eq!(
         skipped("{var: {GONE: '**'}}", &push("main")).as_deref(),
-        Some("`GONE` is `**`, and it is not set")
+        Some("the variable `GONE` is not set, and `var` asks for `**`")
     );
 }
 
@@ -303,8 +309,8 @@ fn events_start_a_build_or_say_why_not() {
     for (context, why) in [
         (push("main"), None),
         (changed(&["src/a"]), None),
-        (changed(&["docs/a"]), Some("`paths` is `src/**`, and only `docs/a` was changed")),
-        (push("dev"), Some("`branches` is `main`, `release/**`, and this is `dev`")),
+        (changed(&["docs/a"]), Some("only `docs/a` was changed, and `paths` asks for `src/**`")),
+        (push("dev"), Some("the branch is `dev`, and `branches` asks for `main`, `release/**`")),
         (event(Trigger::Tag), None),
         (event(Trigger::PullRequest), Some("`on` does not name the event `pull_request`")),
         (nightly("nightly"), None),
@@ -332,7 +338,7 @@ fn what_the_engine_can_do_is_not_refused() {
     let plan = plan(text, &push("main")).supported().expect("nothing new");
     assert_eq!(plan.job.image.known(), Some("a:latest"));
     let skips: Vec<_> = plan.job.stages.iter().map(PlannedStage::skipped).collect();
-    assert_eq!(skips, [None, None, Some("`branch` is `dev`, and this is `main`"), None]);
+    assert_eq!(skips, [None, None, Some("the branch is `main`, and `branch` asks for `dev`"), None]);
 }
 
 #[test]

@@ -84,6 +84,10 @@ impl Scope {
             (_, "restore_keys") if self != Self::Cache => {
                 "this is `restore_keys` in an entry of `cache`".to_owned()
             }
+            (Self::On, "cron") => {
+                "this is `cron`, and each schedule has a name: `cron: [{name: nightly, schedule: \"0 3 * * *\"}]`"
+                    .to_owned()
+            }
             (Self::Service, "name") => "the name of a service is its key: `db: {image: ...}`".to_owned(),
             (Self::Top, "workdir") => "this is `workdir` in a stage".to_owned(),
             (_, ours) => format!("this is called `{ours}` here"),
